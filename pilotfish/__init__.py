@@ -1,0 +1,36 @@
+"""Pilotfish: small models that work with a large one.
+
+``import pilotfish as pf`` loads nothing heavy; each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Request": "pilotfish.records",
+    "Completion": "pilotfish.records",
+    "Decision": "pilotfish.records",
+    "Example": "pilotfish.records",
+    "Config": "pilotfish.config",
+    "load_config": "pilotfish.config",
+    "load_model": "pilotfish.models.load",
+    "ask": "pilotfish.models.calls",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'pilotfish' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

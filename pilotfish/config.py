@@ -1,0 +1,126 @@
+"""pilotfish.toml: models, prices, the store; environment variables hold secrets.
+
+Every setting has a default, so no file is needed. The file is looked for in the working folder, or where
+``PILOTFISH_CONFIG`` points. Prices carry the date they were read on; a model without a price has an
+unknown price, and unknown is never counted as nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pilotfish.errors import ConfigError
+from pilotfish.records import Usage
+
+CONFIG_FILE = "pilotfish.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens, and the day they were read.
+
+    >>> Price(input=2.0, output=8.0).cost(Usage(prompt_tokens=1000, completion_tokens=100))
+    0.0028
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+    date: str = ""
+
+    def cost(self, usage: Usage) -> float:
+        """US dollars of one call."""
+        cached_rate = self.input if self.cached_input is None else self.cached_input
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        micro = fresh * self.input + usage.cached_tokens * cached_rate
+        return (micro + usage.completion_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What pilotfish.toml says.
+
+    Attributes:
+        store: SQLAlchemy URL of the store.
+        cache_dir: Where pulled models and data sets live.
+        models: Name to settings; each has a ``backend`` and what that backend takes.
+        prices: Model name to :class:`Price`.
+        path: The file it was read from, or None.
+    """
+
+    store: str = "sqlite:///pilotfish.db"
+    cache_dir: Path = field(default_factory=lambda: default_cache_dir())
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def default_cache_dir() -> Path:
+    """Where pulled files live: ``PILOTFISH_CACHE``, else the user's cache folder."""
+    if chosen := os.environ.get("PILOTFISH_CACHE"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pilotfish")
+
+
+def load_config(path: str | Path | None = None) -> Config:
+    """Read pilotfish.toml; without one, the defaults.
+
+    Args:
+        path: The file; default ``PILOTFISH_CONFIG``, else ``pilotfish.toml`` in the working folder.
+
+    Raises:
+        ConfigError: The named file is missing, is not TOML, or has a setting nobody reads.
+    """
+    named = path or os.environ.get("PILOTFISH_CONFIG")
+    file = Path(named) if named else Path(CONFIG_FILE)
+    if not file.exists():
+        if named:
+            raise ConfigError(f"No configuration file at {str(file)!r}.")
+        return Config(store=os.environ.get("PILOTFISH_STORE", Config().store))
+    try:
+        data = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}.") from error
+    unknown = set(data) - {"store", "cache_dir", "models", "prices"}
+    if unknown:
+        raise ConfigError(
+            f"{file} has unknown settings: {', '.join(sorted(unknown))}.",
+            remedy="Known: store, cache_dir, models, prices",
+        )
+    return Config(
+        store=os.environ.get("PILOTFISH_STORE") or data.get("store", Config().store),
+        cache_dir=Path(data["cache_dir"]).expanduser()
+        if "cache_dir" in data
+        else default_cache_dir(),
+        models=_table(file, data, "models"),
+        prices={
+            name: _price(file, name, row) for name, row in _table(file, data, "prices").items()
+        },
+        path=file,
+    )
+
+
+def _table(file: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
+    table = data.get(key, {})
+    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+        raise ConfigError(
+            f"{file}: expected [{key}.NAME] tables, got something else under {key!r}."
+        )
+    return table
+
+
+def _price(file: Path, name: str, row: Mapping[str, Any]) -> Price:
+    try:
+        return Price(**row)
+    except TypeError:
+        raise ConfigError(
+            f"{file}: [prices.{name}] has {sorted(row)}, but expected input, output, date and "
+            "optionally cached_input (US dollars per million tokens)."
+        ) from None

@@ -1,0 +1,1 @@
+"""Small models choose the data (survey, section 3.1.1)."""

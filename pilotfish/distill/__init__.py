@@ -1,0 +1,1 @@
+"""The large model teaches small ones (survey, section 3.2)."""

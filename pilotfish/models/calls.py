@@ -1,0 +1,93 @@
+"""Asking models: one at a time, many at once, streamed, and from synchronous code.
+
+Asynchronous code is written once; :func:`wait` runs it from synchronous callers on one background
+event loop that lives as long as the process, so connection pools are shared between calls and it also
+works inside notebooks, where a loop already runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from pilotfish.errors import ModelError
+from pilotfish.models.protocols import Model, StreamingModel
+from pilotfish.records import Chunk, Completion, Request
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _background_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="pilotfish-loop", daemon=True).start()
+        return _loop
+
+
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine from synchronous code and return its result; Ctrl-C cancels it."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise
+
+
+def ask(model: Model, prompt: str | Request, **params: Any) -> Completion:
+    """Ask one question and wait for the answer."""
+    request = prompt if isinstance(prompt, Request) else Request.of(prompt, **params)
+    return wait(model.complete(request))
+
+
+async def stream(model: Model, request: Request) -> AsyncIterator[Chunk]:
+    """Stream any model: piece by piece where it can, else its whole answer as one chunk."""
+    if isinstance(model, StreamingModel):
+        async for chunk in model.stream(request):
+            yield chunk
+    else:
+        completion = await model.complete(request)
+        yield Chunk(text=completion.text, completion=completion)
+
+
+async def complete_many(
+    model: Model, requests: Iterable[Request], *, concurrency: int = 16
+) -> AsyncIterator[tuple[int, Completion | ModelError]]:
+    """Ask many at once; yields ``(position, answer or error)`` as they finish.
+
+    At most ``concurrency`` are under way, and requests are drawn lazily, so a generator of a million
+    costs the memory of ``concurrency``. An error of one request does not stop the others; anything
+    that is no :class:`ModelError` does, after the rest is cancelled.
+    """
+
+    async def one(index: int, request: Request) -> tuple[int, Completion | ModelError]:
+        try:
+            return index, await model.complete(request)
+        except ModelError as error:
+            return index, error
+
+    source = enumerate(requests)
+    running: set[asyncio.Task[tuple[int, Completion | ModelError]]] = set()
+    try:
+        while True:
+            while len(running) < concurrency:
+                item = next(source, None)
+                if item is None:
+                    break
+                running.add(asyncio.ensure_future(one(*item)))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

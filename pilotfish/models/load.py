@@ -1,0 +1,58 @@
+"""From a name to a model.
+
+A spec is, in this order of look-up: a name from ``[models.NAME]`` of pilotfish.toml; ``backend:rest``
+with a registered backend (``openai:gpt-4.1-mini``, ``replay:answers.parquet``); a catalogue name that
+``pilotfish pull`` brought (``qwen2.5-coder-1.5b``). A backend class is built with
+``Backend.from_spec(rest, settings, config)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilotfish.config import Config, load_config
+from pilotfish.errors import ConfigError, UnknownName
+from pilotfish.models import BACKENDS
+from pilotfish.models.protocols import Model
+
+
+def load_model(spec: str, config: Config | None = None, **settings: Any) -> Model:
+    """Build the model that a spec names.
+
+    Args:
+        spec: See the module's text.
+        config: Default: what :func:`pilotfish.config.load_config` finds.
+        settings: Passed to the backend, over what the configuration says.
+
+    Raises:
+        UnknownName: Nothing is called that.
+        MissingModel: It is in the catalogue, but was not pulled.
+    """
+    config = config or load_config()
+    if spec in config.models:
+        declared = {**config.models[spec], **settings}
+        backend = declared.pop("backend", None)
+        if backend is None:
+            raise ConfigError(
+                f"[models.{spec}] in {config.path} has no backend.",
+                remedy=f"Add: backend = one of {', '.join(BACKENDS)}",
+            )
+        rest = str(declared.pop("model", spec))
+        return _build(backend, rest, {"name": spec, **declared}, config)
+    backend, colon, rest = spec.partition(":")
+    if colon and backend in BACKENDS:
+        return _build(backend, rest, settings, config)
+    from pilotfish.models.catalogue import CATALOGUE
+
+    if spec in CATALOGUE:
+        return _build("llama.cpp", spec, settings, config)
+    raise UnknownName(
+        "model",
+        spec,
+        [*config.models, *CATALOGUE, *(f"{name}:..." for name in BACKENDS)],
+    )
+
+
+def _build(backend: str, rest: str, settings: dict[str, Any], config: Config) -> Model:
+    model: Model = BACKENDS.load(backend).from_spec(rest, settings, config)
+    return model

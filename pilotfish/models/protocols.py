@@ -1,0 +1,133 @@
+"""What a model is: five protocols of one or two methods each.
+
+Whatever answers is a model, and collaboration is composition: a cascade, a router or a cache takes
+models and is a model. Backends and composites need not inherit from anything here.
+
+``complete`` is asynchronous; :func:`pilotfish.models.calls.wait` gives the synchronous face, so that
+nothing is written twice. Encoders, classifiers and token models compute on this machine and are
+synchronous NumPy functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.records import Chunk, Completion, Request
+
+Floats = NDArray[np.float32]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Answers requests.
+
+    Attributes:
+        name: The name that answers and cache keys carry.
+    """
+
+    name: str
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request.
+
+        Raises:
+            ModelError: It could not; ``retryable`` says whether asking again may help.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingModel(Model, Protocol):
+    """A model that can also answer piece by piece."""
+
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Yield pieces as they come; the last chunk carries the whole completion."""
+        ...
+
+
+@runtime_checkable
+class LabelScorer(Protocol):
+    """A model that can score a closed label set instead of writing an answer."""
+
+    async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
+        """Log-probability of each label as the answer: ``[n, labels]``, rows normalised."""
+        ...
+
+
+class Session(Protocol):
+    """One sequence of tokens inside a :class:`TokenModel`, with its cache."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The tokens fed so far."""
+        ...
+
+    def feed(self, tokens: Sequence[int]) -> Floats:
+        """Append tokens; return next-token logits after each: ``[len(tokens), vocab]``."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        ...
+
+    def fork(self) -> Session:
+        """A second session with the same past; the cache is shared or copied, never recomputed."""
+        ...
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """Next-token logits under our control."""
+
+    name: str
+    vocab: int
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokens of a text; ``special`` also reads control tokens such as ``<|im_end|>``."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes one token stands for (b"" for control tokens)."""
+        ...
+
+    def session(self) -> Session:
+        """Start an empty sequence."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Texts to vectors."""
+
+    name: str
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit rows ``[n, dim]``, float32; a text without known words is a zero row."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Texts to class probabilities."""
+
+    classes: tuple[str, ...]
+
+    def predict_proba(self, texts: Sequence[str]) -> Floats:
+        """Probabilities ``[n, classes]`` in [0, 1]; rows sum to 1 unless it is multi-label."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Grades an answer."""
+
+    name: str
+
+    async def score(self, request: Request, completion: Completion) -> float:
+        """Quality in [0, 1]."""
+        ...
