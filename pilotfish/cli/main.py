@@ -1,0 +1,57 @@
+"""The ``pilotfish`` command: one verb per file, errors on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import pilotfish
+from pilotfish.cli.offload import offload
+from pilotfish.cli.run import run
+from pilotfish.cli.show import show
+from pilotfish.errors import ConfigError, InputError, PilotfishError
+
+app = typer.Typer(
+    name="pilotfish",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (offload, run, show):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pilotfish {pilotfish.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pilotfish_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Small models that work with a large one."""
+
+
+def main() -> None:
+    """Run the command line; exit 1 on failure, 2 on wrong input or settings, 130 on Ctrl-C."""
+    try:
+        app()
+    except PilotfishError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError | InputError) else 1)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. Run the same command again to go on from here.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
