@@ -19,6 +19,16 @@ _EXPORTS = {
     "load_config": "pilotfish.config",
     "load_model": "pilotfish.models.load",
     "ask": "pilotfish.models.calls",
+    "offload": "pilotfish.loop.offload",
+    "apply": "pilotfish.loop.apply",
+    "OffloadedModel": "pilotfish.loop.artifact",
+    "OffloadResult": "pilotfish.loop.result",
+    "certify": "pilotfish.infer.certify",
+    "Constraint": "pilotfish.infer.certify",
+    "Certificate": "pilotfish.infer.certify",
+    "Cascade": "pilotfish.infer.cascade",
+    "FakeModel": "pilotfish.models.fake",
+    "open_store": "pilotfish.store.store",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

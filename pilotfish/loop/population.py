@@ -63,6 +63,10 @@ class Population:
         counts = np.bincount(self.unique_of[self.train], minlength=len(self.inputs))
         return counts.astype(np.float64)
 
+    def row(self, unique: int) -> dict[str, Any]:
+        """The template's fields of one unique input."""
+        return {name: column[unique] for name, column in self.inputs.fields.items()}
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the unique inputs and how often each occurs; the same file gives the same."""

@@ -85,6 +85,7 @@ class Asked:
         discover: To find the labels.
         train: To teach students (chosen to be informative).
         calibrate: To certify (drawn with known probabilities).
+        evaluate: To compare with gold labels.
         unparsed: Of all these, answers that were no allowed answer.
         from_cache: Of all these, answers paid for in an earlier run.
         cost: US dollars of all.
@@ -94,6 +95,7 @@ class Asked:
     discover: int = 0
     train: int = 0
     calibrate: int = 0
+    evaluate: int = 0
     unparsed: int = 0
     from_cache: int = 0
     cost: float | None = None
@@ -102,7 +104,7 @@ class Asked:
     @property
     def calls(self) -> int:
         """Answers asked for in all."""
-        return self.discover + self.train + self.calibrate
+        return self.discover + self.train + self.calibrate + self.evaluate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +227,8 @@ class OffloadResult:
             (each ``threshold``, ``coverage``, ``risk``, ``bound``).
         waterfall: ``always-large`` (what it would have been without Pilotfish), ``answered small``
             (what the small model took off it), what was paid all the same: ``teacher labels``,
-            ``calibration``, ``escalated``; and ``net``, what is paid in all. No value is negative; the
-            saving is ``always-large`` minus ``net``.
+            ``calibration``, ``comparison``, ``escalated``; and ``net``, what is paid in
+            all. No value is negative; the saving is ``always-large`` minus ``net``.
         hardware: ``cpu``, ``cores``, ``memory_gb``, ``platform``.
         seconds: Wall-clock seconds per stage.
         created: When, ISO 8601.

@@ -170,6 +170,14 @@ def encoding_remedy(path: Path, sample: bytes) -> str:
     return _recode(path, likely_encoding(sample))
 
 
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # may end inside a character
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decodes(sample: bytes, name: str) -> bool:
     bad = sample.decode(name, "replace").count("\ufffd")
     return bad * 20 <= len(sample)
@@ -180,6 +188,8 @@ def _recode(path: Path, encoding: str) -> str:
 
 
 def _refuse_binary(path: Path, head: bytes) -> None:
+    if 0 not in head and _is_utf8(head):
+        return
     kind = next((text for magic, text in MAGIC.items() if head.startswith(magic)), None)
     control = len(head) - len(head.translate(None, CONTROL))
     if kind is None and control * 20 <= len(head):

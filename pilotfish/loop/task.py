@@ -66,7 +66,7 @@ class Task:
                 params["range"] = list(self.range)
         return Request.of(Template(self.prompt).render(row), system=self.system, **params)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {
@@ -76,8 +76,8 @@ class Task:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Task:
-        """Inverse of :meth:`to_json`; unknown keys are ignored."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """Inverse of :meth:`to_dict`; unknown keys are ignored."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         known["labels"] = tuple(known.get("labels", ()))
         known["range"] = tuple(known["range"]) if known.get("range") else None

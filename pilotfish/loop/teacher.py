@@ -55,15 +55,15 @@ class Budget:
         )
 
 
-def closed_label(model: Model, store: Store, run: str = "") -> Model:
+def closed_label(model: Model, store: Store, run: str = "", *, resume: bool = True) -> Model:
     """A model that answers with labels, with every paid answer kept in the store.
 
     A local scorer is cached with its label scores, since they depend on the labels. A remote model is
     cached below the parser, so that another label set reuses the same paid text.
     """
     if isinstance(model, LabelScorer):
-        return CachedModel(LabelModel(model), store, run=run)
-    return LabelModel(CachedModel(model, store, run=run))
+        return CachedModel(LabelModel(model), store, run=run, refresh=not resume)
+    return LabelModel(CachedModel(model, store, run=run, refresh=not resume))
 
 
 class Teacher:
@@ -76,6 +76,7 @@ class Teacher:
         concurrency: Requests under way at most.
 
     Attributes:
+        discovered: Answers spent on discovering the labels, before this teacher.
         answers: Input number to label; None where the answer did not parse or was refused.
         cost: US dollars so far, None as soon as one price is unknown.
         cached: How many answers were paid for in an earlier run.
@@ -103,6 +104,8 @@ class Teacher:
         self.latencies: list[float] = []
         self.seconds = 0.0
         self.reason_unparsed: dict[str, int] = {}
+        self.discovered = 0
+        self._prepaid: frozenset[int] = frozenset()
 
     def affordable(self, wanted: int) -> int:
         """How many of ``wanted`` further answers the budget allows.
@@ -111,7 +114,7 @@ class Teacher:
             InputError: The budget is in money and the model's price is unknown.
         """
         if self.budget.calls is not None:
-            wanted = min(wanted, self.budget.calls - len(self.answers))
+            wanted = min(wanted, self.budget.calls - len(self.answers) - self.discovered)
         if self.budget.dollars is not None and self.answers:
             if self.cost is None:
                 raise InputError(
@@ -122,6 +125,17 @@ class Teacher:
             left = self.budget.dollars - self.cost
             wanted = min(wanted, int(left / each) if each > 0 else wanted)
         return max(wanted, 0)
+
+    def adopt(self, earlier: Teacher) -> None:
+        """Take over what another teacher of the same run has spent (on discovering the labels)."""
+        self.discovered = len(earlier.answers) - earlier.cached
+        self._prepaid = frozenset(earlier.answers)
+        self.cost = earlier.cost
+        self.prompt_tokens, self.completion_tokens = (
+            earlier.prompt_tokens,
+            earlier.completion_tokens,
+        )
+        self.cached, self.seconds = earlier.cached, earlier.seconds
 
     def ask(self, ids: Sequence[int], stage: Stage | None = None) -> list[str | None]:
         """Labels of these inputs, in their order; those known already cost nothing.
@@ -175,6 +189,8 @@ class Teacher:
             self._unparsed(i, "unparsed")
         else:
             self.answers[i] = str(label)
+        if completion.cached and i in self._prepaid:
+            return  # the same text, counted when the labels were discovered
         known = self.cost is not None and completion.cost is not None
         self.cost = self.cost + completion.cost if known else None  # type: ignore[operator]
         self.prompt_tokens += completion.usage.prompt_tokens

@@ -17,6 +17,7 @@ BACKENDS = Registry(
         "llama.cpp": "pilotfish.models.llamacpp:LlamaModel",
         "replay": "pilotfish.models.replay:ReplayModel",
         "fake": "pilotfish.models.fake:FakeModel",
+        "artifact": "pilotfish.loop.artifact:OffloadedModel",
     },
     extras={"litellm": "litellm"},
 )

@@ -1,0 +1,102 @@
+"""Progress on stderr: bars with time left in a terminal, a plain line per stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pilotfish.loop.progress import Progress, Stage
+
+QUIET_SECONDS = 10.0  # without a terminal a long stage speaks this often
+
+
+class _Bar(Stage):
+    def __init__(self, bars: object, task: int, title: str) -> None:
+        self._bars = bars
+        self._task = task
+        self._title = title
+
+    def advance(self, steps: int = 1) -> None:
+        self._bars.advance(self._task, steps)  # type: ignore[attr-defined]
+
+    def note(self, text: str) -> None:
+        self._bars.update(self._task, description=f"{self._title}: {text}")  # type: ignore[attr-defined]
+
+    def expect(self, total: int) -> None:
+        self._bars.update(self._task, total=total)  # type: ignore[attr-defined]
+
+
+class _Lines(Stage):
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._note = ""
+        self._spoke = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        self._done += steps
+        if time.monotonic() - self._spoke > QUIET_SECONDS:
+            self._spoke = time.monotonic()
+            of = f" of {self._total}" if self._total else ""
+            _say(f"{self._title}: {self._done}{of}")
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def expect(self, total: int) -> None:
+        self._total = total
+
+    def close(self, seconds: float) -> None:
+        done = f" {self._done}" if self._done else ""
+        note = f", {self._note}" if self._note else ""
+        _say(f"{self._title}:{done} done in {seconds:.1f} s{note}")
+
+
+class TerminalProgress(Progress):
+    """Shows stages on stderr; nothing reaches stdout."""
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
+        """Open a stage; see :class:`~pilotfish.loop.progress.Progress`."""
+        if not sys.stderr.isatty():
+            lines = _Lines(title, total)
+            started = time.monotonic()
+            yield lines
+            lines.close(time.monotonic() - started)
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(title, total=total)
+            yield _Bar(bars, task, title)
+            if total is None and not bars.tasks[0].total:
+                bars.update(task, total=1, completed=1)
+
+    def say(self, text: str) -> None:
+        """Print one line on stderr."""
+        _say(text)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,30 @@
+"""``pilotfish show``: print an artifact's card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `pilotfish offload` made.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print card and result as JSON.")] = False,
+) -> None:
+    """Print what an artifact is, what it learned from and what it promises."""
+    from pilotfish.loop.result import OffloadResult
+    from pilotfish.store.artifacts import load_artifact
+
+    loaded = load_artifact(artifact)
+    result = loaded.json("result.json")
+    if as_json:
+        card = {"card": loaded.card.to_json(), "result": result}
+        typer.echo(json.dumps(card, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from pilotfish.loop.table import print_card
+
+    print_card(loaded.card, OffloadResult.from_json(result), Console())
