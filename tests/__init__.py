@@ -1,0 +1,1 @@
+"""Tests mirror the package; what several share is imported from here (``tests.models.tiny_gguf``)."""
