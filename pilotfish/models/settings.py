@@ -1,0 +1,87 @@
+"""Settings of a backend, checked before the first request is paid for.
+
+Settings come from ``[models.NAME]`` of pilotfish.toml or as keyword arguments. A misspelt one must not
+be ignored in silence (a forgotten ``concurency = 1`` costs real money), so unknown names, wrong types
+and values out of range are refused with the name that was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from pilotfish.config import Config, Price
+from pilotfish.errors import ConfigError, UnknownName
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RemoteSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """What every remote backend can be told; all times are in seconds.
+
+    Attributes:
+        name: The name that answers and cache keys carry; default: the model's own.
+        concurrency: Requests under way at once, per event loop (>= 1).
+        total_timeout: For one answer with all its retries and waits, counted from the moment it gets one
+            of the ``concurrency`` places.
+        max_retries: Further attempts after the first (0: never ask again).
+        first_delay: Upper end of the first random wait; doubles with each retry.
+        max_delay: Where the doubling stops.
+        max_retry_after: The longest wait that an endpoint may impose by ``Retry-After``.
+        retry_lost: Ask again too when an answer was lost after the endpoint had begun to work on it (read
+            timeout, connection cut in mid-answer). Off by default: the lost answer may be billed.
+        params: Parameters merged under those of each request.
+        price: US dollars per million tokens; default: what the configuration says of this model.
+    """
+
+    name: str = ""
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 16
+    total_timeout: Seconds = 600.0
+    max_retries: Count = 5
+    first_delay: Seconds = 0.5
+    max_delay: Seconds = 30.0
+    max_retry_after: Seconds = 60.0
+    retry_lost: bool = False
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    price: Price | None = None
+
+
+def read_settings(backend: str, kind: type[S], given: Mapping[str, Any]) -> S:
+    """Check settings against a struct.
+
+    Args:
+        backend: The backend's name, for the message.
+        kind: The struct that lists the settings, their types and ranges.
+        given: What the user wrote.
+
+    Raises:
+        UnknownName: A setting that this backend does not have.
+        ConfigError: A value of the wrong type or out of range.
+
+    >>> read_settings("openai", RemoteSettings, {"concurrency": 4}).concurrency
+    4
+    """
+    known = kind.__struct_fields__
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"{backend} setting", name, known)
+    try:
+        return msgspec.convert(dict(given), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"A setting of the {backend} backend is wrong: {error}.",
+            remedy="`$.name` in the message is the setting; see docs or help(RemoteSettings)",
+        ) from None
+
+
+def find_price(settings: RemoteSettings, config: Config | None, *names: str) -> Price | None:
+    """The price of a model: its own setting, else the first of these names that the config prices."""
+    if settings.price is not None:
+        return settings.price
+    prices = config.prices if config else {}
+    return next((prices[name] for name in names if name in prices), None)
