@@ -20,6 +20,7 @@ want to retry ask ``error.retryable`` instead of matching on text.
     |- BudgetSpent            the next call would cost more than the budget allows
     |- StoreError             the store cannot be opened, read or written
     |- DownloadError          a file of the catalogue could not be fetched or failed its hash
+    |  '- SourceFailed        one source of it failed; the next one is tried
     '- ArtifactError          an artifact is missing, damaged, or from another version
        '- UnsafeArtifact      it holds something that could run code
 """
@@ -158,6 +159,10 @@ class StoreError(PilotfishError):
 
 class DownloadError(PilotfishError):
     """A catalogue file could not be fetched, or its hash is wrong."""
+
+
+class SourceFailed(DownloadError):
+    """One source of a catalogue file failed; the message is the reason, and the next is tried."""
 
 
 class ArtifactError(PilotfishError):
