@@ -85,6 +85,7 @@ class Asked:
         discover: To find the labels.
         train: To teach students (chosen to be informative).
         calibrate: To certify (drawn with known probabilities).
+        evaluate: To compare with the user's own labels.
         evaluate: To compare with gold labels.
         unparsed: Of all these, answers that were no allowed answer.
         from_cache: Of all these, answers paid for in an earlier run.
@@ -225,10 +226,10 @@ class OffloadResult:
             ``label``, ``on``), ``delta``, ``method``, ``threshold`` (None: everything goes to the
             large model), ``coverage``, ``risk``, ``bound``, ``draws``, ``asked``, ``reason``, ``curve``
             (each ``threshold``, ``coverage``, ``risk``, ``bound``).
-        waterfall: ``always-large`` (what it would have been without Pilotfish), ``answered small``
-            (what the small model took off it), what was paid all the same: ``teacher labels``,
-            ``calibration``, ``comparison``, ``escalated``; and ``net``, what is paid in
-            all. No value is negative; the saving is ``always-large`` minus ``net``.
+        waterfall: ``always-large`` (what it would have been without Pilotfish); what came off it:
+            ``answered small`` and ``repeated inputs``; what was paid all the same: ``teacher labels``,
+            ``calibration``, ``comparison`` (with gold labels), ``escalated``; and ``net``, what is paid
+            in all. No value is negative; the saving is ``always-large`` minus ``net``.
         hardware: ``cpu``, ``cores``, ``memory_gb``, ``platform``.
         seconds: Wall-clock seconds per stage.
         created: When, ISO 8601.
