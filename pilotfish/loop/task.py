@@ -103,7 +103,7 @@ def parse_scale(text: str) -> tuple[tuple[str, ...], tuple[float, float] | None]
             f"Got rating scale {text!r}, but expected two numbers in ascending order.",
             remedy="For example: --rating 1-5, or --rating 0-100 --tolerance 5",
         )
-    whole = "." not in text
+    whole = "." not in match[1] + match[2]
     if whole and high - low < MAX_VALUES:
         return tuple(str(value) for value in range(int(low), int(high) + 1)), None
     return (), (low, high)
