@@ -17,6 +17,7 @@ app = typer.Typer(
     name="pilotfish",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich takes twice as long as all else together
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (offload, run, show):
