@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from weakref import WeakSet, WeakValueDictionary
 
 import sqlalchemy as sa
@@ -134,7 +134,7 @@ class Run:
         )
         if renewed.rowcount == 0:
             row = connection.execute(sa.select(RUNS.c.owner).where(RUNS.c.id == self.id)).one()
-            raise _not_ours(self.id, row.owner)
+            _refuse_write(self.id, row.owner)
         return now
 
     def __enter__(self) -> Self:
@@ -153,7 +153,7 @@ def run_id(kind: str, key: str) -> str:
     """The stable name of a run.
 
     >>> run_id("offload", "abc")
-    'offload-95aabaca4cdb3e05'
+    'offload-fbbe47a664e90e58'
     """
     return f"{kind}-{hashlib.sha256(pack_json([kind, key])).hexdigest()[:16]}"
 
@@ -187,7 +187,7 @@ def open_run(database: Database, kind: str, key: str, settings: Mapping[str, Any
         row = connection.execute(query).one()
         if not created:
             if row.owner is not None and _lives(row, now):
-                raise _busy(name, row.owner)
+                _refuse(name, row.owner)
             connection.execute(sa.update(RUNS).where(RUNS.c.id == name).values(beat=now, **lease))
     kept = unpack_json(row.settings)
     return Run(database, kind, key, kept, resumed=not created, token=token)
@@ -207,27 +207,27 @@ def _owner(text: str) -> Owner:
     return Owner.from_json(unpack_json(text.encode("utf-8")))
 
 
-def _busy(name: str, text: str) -> StoreError:
+def _refuse(name: str, text: str) -> NoReturn:
     owner = _owner(text)
     if owner == this_process():
-        return StoreError(
+        raise StoreError(
             f"The run {name} is already open in this process.", remedy="Close it first: run.close()"
         )
     remedy = f"Wait for it, or stop it: kill {owner.pid}"
     if owner.is_alive() is None:
         remedy += f" (on {owner.host}). If it died, its lease ends {LEASE_SECONDS:.0f} s later."
-    return StoreError(
+    raise StoreError(
         f"The run {name} is being worked on by process {owner.pid} on {owner.host}.", remedy=remedy
     )
 
 
-def _not_ours(name: str, text: str | None) -> StoreError:
+def _refuse_write(name: str, text: str | None) -> NoReturn:
     if text is None:
-        return StoreError(
+        raise StoreError(
             f"The run {name} is closed.", remedy="Open it again: store.run(kind, key, settings)"
         )
     owner = _owner(text)
-    return StoreError(
+    raise StoreError(
         f"The run {name} was taken over by process {owner.pid} on {owner.host}, after this process "
         f"gave no sign of life for {LEASE_SECONDS:.0f} s.",
         remedy="Nothing was changed; let the other process go on.",

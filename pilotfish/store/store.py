@@ -136,7 +136,8 @@ class Store:
         if not first:
             return
         # In one order everywhere, or two writers of the same keys could deadlock on PostgreSQL.
-        rows = [first[key] for key in sorted(first)]
+        order = first if self._database.is_sqlite else sorted(first)
+        rows = [first[key] for key in order]
         statement = self._database.insert(CALLS).on_conflict_do_nothing(index_elements=["key"])
         with self._database.write() as connection:
             for start in range(0, len(rows), _ROWS_PER_INSERT):
@@ -151,7 +152,7 @@ class Store:
         since: datetime | None = None,
         batch: int = 1024,
     ) -> Iterator[pa.RecordBatch]:
-        """Stream calls in the order they were put, ``batch`` rows at a time, in flat memory.
+        """Stream calls, earliest put first, ``batch`` rows at a time, in flat memory.
 
         Columns: ``key, time, task, run, model, prompt_tokens, completion_tokens, cached_tokens, cost,
         latency, cached``, and ``request`` and ``completion`` as JSON text
