@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Price:
     def cost(self, usage: Usage) -> float:
         """US dollars of one call."""
         cached_rate = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.prompt_tokens - usage.cached_tokens
+        fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
         micro = fresh * self.input + usage.cached_tokens * cached_rate
         return (micro + usage.completion_tokens * self.output) / 1e6
 
@@ -83,9 +84,11 @@ def load_config(path: str | Path | None = None) -> Config:
     if not file.exists():
         if named:
             raise ConfigError(f"No configuration file at {str(file)!r}.")
-        return Config(store=os.environ.get("PILOTFISH_STORE", Config().store))
+        return Config(store=os.environ.get("PILOTFISH_STORE") or Config().store)
     try:
-        data = tomllib.loads(file.read_text("utf-8"))
+        data = tomllib.loads(file.read_text("utf-8-sig"))  # editors on Windows write a BOM
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}.") from error
     unknown = set(data) - {"store", "cache_dir", "models", "prices"}
@@ -94,6 +97,9 @@ def load_config(path: str | Path | None = None) -> Config:
             f"{file} has unknown settings: {', '.join(sorted(unknown))}.",
             remedy="Known: store, cache_dir, models, prices",
         )
+    for key in ("store", "cache_dir"):
+        if not isinstance(data.get(key, ""), str):
+            raise ConfigError(f"{file}: got {key} = {data[key]!r}, but expected a text.")
     return Config(
         store=os.environ.get("PILOTFISH_STORE") or data.get("store", Config().store),
         cache_dir=Path(data["cache_dir"]).expanduser()
@@ -118,9 +124,18 @@ def _table(file: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Mappin
 
 def _price(file: Path, name: str, row: Mapping[str, Any]) -> Price:
     try:
-        return Price(**row)
+        price = Price(**{**row, "date": str(row.get("date", ""))})  # TOML has dates of its own
     except TypeError:
         raise ConfigError(
             f"{file}: [prices.{name}] has {sorted(row)}, but expected input, output, date and "
             "optionally cached_input (US dollars per million tokens)."
         ) from None
+    for key in ("input", "output", "cached_input"):
+        rate = getattr(price, key)
+        wrong = isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < inf
+        if wrong and not (key == "cached_input" and rate is None):
+            raise ConfigError(
+                f"{file}: [prices.{name}] has {key} = {rate!r}, but expected a number >= 0 "
+                "(US dollars per million tokens)."
+            )
+    return price

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PilotfishError(Exception):
@@ -48,6 +49,19 @@ class PilotfishError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle as kind(*args), which fails where __init__ takes more than a message; an
+        # error must survive the way back from a worker process.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[PilotfishError], args: tuple[Any, ...], state: dict[str, Any]
+) -> PilotfishError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(PilotfishError):

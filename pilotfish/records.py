@@ -218,7 +218,8 @@ def from_dict(kind: type[Record], values: Mapping[str, Any]) -> Record:
     if data.get("logprobs") is not None:
         data["logprobs"] = tuple(data["logprobs"])
     if "usage" in data:
-        data["usage"] = Usage(**data["usage"])
+        counts = data["usage"]
+        data["usage"] = Usage(**{f.name: counts[f.name] for f in fields(Usage) if f.name in counts})
     if "decisions" in data:
         data["decisions"] = tuple(from_dict(Decision, d) for d in data["decisions"])
     return kind(**data)

@@ -69,12 +69,21 @@ class Registry(Mapping[str, str]):
         Raises:
             UnknownName: No such name; the nearest and all names are in the message.
             MissingExtra: Its library is not installed and comes with an extra.
+            ModuleNotFoundError: Its library is not installed and no extra is known to bring it.
+            ConfigError: The module has no such attribute.
         """
         module, _, attribute = self[name].partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            found = importlib.import_module(module)
         except ModuleNotFoundError as error:
             ours = error.name is not None and error.name.split(".")[0] == "pilotfish"
             if name in self.extras and not ours:
                 raise MissingExtra(f"The {self.kind} {name!r}", self.extras[name]) from error
             raise
+        try:
+            return getattr(found, attribute)
+        except AttributeError:
+            raise ConfigError(
+                f"The {self.kind} {name!r} is registered as {self[name]!r}, but {module} has no "
+                f"{attribute!r}."
+            ) from None

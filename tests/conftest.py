@@ -6,7 +6,6 @@ Tests marked ``pulled`` use the cache that ``pilotfish pull`` filled; all others
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def _own_folders(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[None]:
+) -> None:
     """Each test works in a folder of its own, with a cache of its own."""
     folder = tmp_path_factory.mktemp("work")
     monkeypatch.chdir(folder)
@@ -62,7 +61,6 @@ def _own_folders(
             monkeypatch.setenv("PILOTFISH_CACHE", _REAL_CACHE)
     else:
         monkeypatch.setenv("PILOTFISH_CACHE", str(folder / "cache"))
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ works inside notebooks, where a loop already runs.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from pilotfish.errors import ModelError
+from pilotfish.errors import ConfigError, ModelError, PilotfishError
 from pilotfish.models.protocols import Model, StreamingModel
 from pilotfish.records import Chunk, Completion, Request
 
@@ -20,24 +21,59 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _thread
     with _lock:
         if _loop is None or _loop.is_closed():
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="pilotfish-loop", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="pilotfish-loop", daemon=True)
+            _thread.start()
         return _loop
 
 
+def _forget_loop() -> None:
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+# A forked child inherits the loop but not its thread, and would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loop)
+
+
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from synchronous code and return its result; Ctrl-C cancels it."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    """Run a coroutine from synchronous code and return its result; Ctrl-C cancels it.
+
+    On Ctrl-C the coroutine gets up to five seconds to close what it holds; a second one ends that too.
+
+    Raises:
+        PilotfishError: Called by code that the background loop itself runs, which would wait for ever.
+        KeyboardInterrupt: Ctrl-C, after the coroutine has ended.
+    """
+    loop = _background_loop()
+    if threading.current_thread() is _thread:
+        coroutine.close()
+        raise PilotfishError(
+            "wait() was called from inside a coroutine that wait() runs.",
+            remedy="Await the coroutine there instead.",
+        )
+    ended = threading.Event()
+
+    async def run() -> T:
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(run(), loop)
     try:
         return future.result()
     except KeyboardInterrupt:
-        future.cancel()
+        if future.cancel():
+            ended.wait(timeout=5)
         raise
 
 
@@ -65,7 +101,12 @@ async def complete_many(
     At most ``concurrency`` are under way, and requests are drawn lazily, so a generator of a million
     costs the memory of ``concurrency``. An error of one request does not stop the others; anything
     that is no :class:`ModelError` does, after the rest is cancelled.
+
+    Raises:
+        ConfigError: ``concurrency`` is below 1.
     """
+    if concurrency < 1:
+        raise ConfigError(f"Got concurrency={concurrency}, but expected at least 1.")
 
     async def one(index: int, request: Request) -> tuple[int, Completion | ModelError]:
         try:
