@@ -85,8 +85,8 @@ class Entry:
         note: What a user should know before relying on it.
         files: The files, in the order they are fetched.
         download: Bytes to transfer when the packages are used.
-        reader: Of a data set: the form of its files, a name of
-            :data:`pilotfish.models.datasets.READERS`.
+        reader: What reads it: of a data set a name of :data:`pilotfish.models.datasets.READERS`, of an
+            encoder one of :data:`pilotfish.models.ENCODERS`; "" for language models.
     """
 
     name: str
@@ -178,9 +178,7 @@ def _file(row: Mapping[str, Any], package: Mapping[str, Any], hub: Mapping[str, 
         name=row["name"],
         bytes=row["bytes"],
         sha256=row["sha256"],
-        hub=HubFile(hub["repo"], row["hub"], hub.get("revision", "main"))
-        if "hub" in row
-        else None,
+        hub=HubFile(hub["repo"], row["hub"], hub.get("revision", "main")) if "hub" in row else None,
         parts=parts,
         split=row.get("split", ""),
     )

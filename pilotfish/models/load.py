@@ -12,8 +12,8 @@ from typing import Any
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
-from pilotfish.models import BACKENDS
-from pilotfish.models.protocols import Model
+from pilotfish.models import BACKENDS, ENCODERS
+from pilotfish.models.protocols import Encoder, Model
 
 
 def load_model(spec: str, config: Config | None = None, **settings: Any) -> Model:
@@ -44,15 +44,43 @@ def load_model(spec: str, config: Config | None = None, **settings: Any) -> Mode
         return _build(backend, rest, settings, config)
     from pilotfish.models.catalogue import CATALOGUE
 
-    if spec in CATALOGUE:
+    language_models = [e.name for e in CATALOGUE.values() if e.kind == "language-model"]
+    if spec in language_models:
         return _build("llama.cpp", spec, settings, config)
     raise UnknownName(
         "model",
         spec,
-        [*config.models, *CATALOGUE, *(f"{name}:..." for name in BACKENDS)],
+        [*config.models, *language_models, *(f"{name}:..." for name in BACKENDS)],
     )
 
 
 def _build(backend: str, rest: str, settings: dict[str, Any], config: Config) -> Model:
     model: Model = BACKENDS.load(backend).from_spec(rest, settings, config)
     return model
+
+
+def load_encoder(spec: str = "static", config: Config | None = None, **settings: Any) -> Encoder:
+    """Build the encoder that a spec names.
+
+    Args:
+        spec: A registered encoder, alone (``static``) or with what it should load
+            (``onnx:bge-small-en-v1.5``, ``static:FOLDER``), or an encoder of the catalogue.
+        config: Default: what :func:`pilotfish.config.load_config` finds.
+        settings: Passed to the encoder.
+
+    Raises:
+        UnknownName: Nothing is called that.
+        MissingModel: It is in the catalogue, but was not pulled.
+        MissingExtra: Its library is not installed.
+    """
+    config = config or load_config()
+    kind, _, rest = spec.partition(":")
+    if kind not in ENCODERS:
+        from pilotfish.models.catalogue import CATALOGUE
+
+        names = {e.name: e for e in CATALOGUE.values() if e.kind == "encoder"}
+        if spec not in names:
+            raise UnknownName("encoder", spec, [*ENCODERS, *names])
+        kind, rest = names[spec].reader, spec
+    encoder: Encoder = ENCODERS.load(kind).from_spec(rest, settings, config)
+    return encoder

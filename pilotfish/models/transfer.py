@@ -205,9 +205,7 @@ def _once(
     return digest
 
 
-def _pour(
-    response: httpx2.Response, out: BinaryIO, digest: hashlib._Hash, meter: Meter
-) -> int:
+def _pour(response: httpx2.Response, out: BinaryIO, digest: hashlib._Hash, meter: Meter) -> int:
     count = 0
     for block in response.iter_raw(CHUNK):
         out.write(block)
