@@ -15,6 +15,7 @@ from pilotfish.loop.result import OffloadResult, RaceEntry
 WEAK = 0.7  # below this accuracy on the user's own labels the large model itself is called weak
 WEAK_MARGIN = 0.05  # or when it is hardly better than always giving the most frequent label
 STRONG = 0.95  # the accuracy of "a model of your own" in the what-if
+REDUCTIONS = ("answered small", "repeated inputs")  # waterfall items that come off
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def headline(result: OffloadResult) -> str:
         kept = "; and ".join(promise(result, c) for c in constraints(result))
         return (
             f"The small model answers {coverage} of inputs itself; with {confidence(result)} "
-            f"probability {kept}."
+            f"probability {kept}.{_but(result)}"
         )
     asked = count(result.certificate.get("asked") or result.asked.calibrate)
     why = {
@@ -97,7 +98,20 @@ def headline(result: OffloadResult) -> str:
     return (
         f"No threshold could be certified, so every input still goes to {large}. "
         + why.get(reason, "")
-    ).strip()
+    ).strip() + _but(result)
+
+
+def _but(result: OffloadResult) -> str:
+    """What the headline must not leave out."""
+    found = ""
+    if result.gold is not None and weak_large(result):
+        found += (
+            f" But {result.large.name} itself is right on only {percent(result.gold.large)} of your "
+            "own labels."
+        )
+    if certified(result) and result.saving.file_calls < 0:
+        found += " On this file alone, asking cost more calls than it saved."
+    return found
 
 
 def weak_large(result: OffloadResult) -> bool:
@@ -191,7 +205,7 @@ def tiles(result: OffloadResult) -> list[Tile]:
 
 def _agreement(result: OffloadResult) -> Tile:
     certificate = result.certificate
-    first = constraints(result)[0] if constraints(result) else {"kind": "agree", "target": 0.0}
+    first: Mapping[str, Any] = next(iter(constraints(result)), {"kind": "agree"})
     names = {"precision": "Precision", "recall": "Recall"}
     label = names.get(first["kind"], f"Agreement with {result.large.name}")
     if first.get("label"):
@@ -202,7 +216,7 @@ def _agreement(result: OffloadResult) -> Tile:
     return Tile(
         label,
         value,
-        f"{confidence(result)} sure; estimate {estimate}, target {percent(first['target'])}",
+        f"{confidence(result)} sure; estimate {estimate}, target {percent(first.get('target'))}",
     )
 
 
