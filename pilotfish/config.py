@@ -25,6 +25,12 @@ CONFIG_FILE = "pilotfish.toml"
 class Price:
     """US dollars per million tokens, and the day they were read.
 
+    Attributes:
+        input: For a token of the prompt.
+        output: For a token of the answer.
+        cached_input: For a token of the prompt that the provider had cached; default: as ``input``.
+        date: The day the price was read.
+
     >>> Price(input=2.0, output=8.0).cost(Usage(prompt_tokens=1000, completion_tokens=100))
     0.0028
     """

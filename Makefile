@@ -1,0 +1,41 @@
+# Every command works in the active environment; `make PYTHON=path/to/python test` takes another.
+PYTHON ?= python
+
+# What the tests marked "pulled" need: small models and data sets of the catalogue.
+PULLED ?= smollm2-135m
+
+.DEFAULT_GOAL := help
+.PHONY: help install test test-pulled lint format docs bench
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: ## Install this checkout, editable, with all that tests and lint need
+	$(PYTHON) -m pip install --editable '.[test,onnx,postgres]'
+
+test: ## Run the tests and doctests; no downloads, no network (ARGS="tests/loop -x")
+	$(PYTHON) -m pytest $(ARGS)
+
+test-pulled: ## Pull small models, then run the tests that use them
+	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
+	$(PYTHON) -m pytest -m pulled $(ARGS)
+
+lint: ## Check style, docstrings, types and generated pages
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) docs/build.py --check
+
+format: ## Format and mend what can be mended
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+docs: ## Write docs/cli.md, docs/settings.md and docs/registry.md from the code
+	$(PYTHON) docs/build.py
+
+bench: ## List the benchmarks, or run one: make bench B=certify ARGS="--draws 500"
+ifdef B
+	$(PYTHON) benchmarks/$(B).py $(ARGS)
+else
+	@$(PYTHON) docs/build.py --benchmarks
+endif
