@@ -18,13 +18,12 @@ def show(
     from pilotfish.store.artifacts import load_artifact
 
     loaded = load_artifact(artifact)
-    result = loaded.json("result.json")
     if as_json:
-        card = {"card": loaded.card.to_json(), "result": result}
+        card = {"card": loaded.card.to_json(), "result": loaded.json("result.json")}
         typer.echo(json.dumps(card, ensure_ascii=False))
         return
     from rich.console import Console
 
     from pilotfish.loop.table import print_card
 
-    print_card(loaded.card, OffloadResult.from_json(result), Console())
+    print_card(loaded.card, OffloadResult.from_json(loaded.path("result.json").read_bytes()), Console())

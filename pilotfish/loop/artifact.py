@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.config import Config
-from pilotfish.distill.student import Student, load_student, student_files
+from pilotfish.distill.student import Student, restore_student, student_files
 from pilotfish.errors import ArtifactError
 from pilotfish.infer.cascade import Cascade
 from pilotfish.infer.certify import Certificate
@@ -131,7 +131,11 @@ class OffloadedModel:
         self.threshold = self.certificate.threshold
         self.large = large or str(card.learned_from["large"])
         self.small = StudentModel(
-            load_student(artifact, load_encoder), self.task, f"{card.name}/{card.extra['student']}"
+            restore_student(
+                artifact.json("student.json"), artifact.tensors("student"), load_encoder
+            ),
+            self.task,
+            f"{card.name}/{card.extra['student']}",
         )
         self.teacher = Deferred(self.large, lambda: load_model(self.large, config))
         self.cascade = Cascade([self.small, self.teacher], [self.threshold], name=self.name)

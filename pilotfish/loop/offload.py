@@ -230,11 +230,11 @@ class _Job:
             )
         with self.timed("race"):
             learnt = learnt_from(population, task, teacher, ids)
-            student, outcome, entries = race(
+            outcome, entries = race(
                 task, learnt, plan.agreement, encoder,
                 names=plan.students, seed=plan.seed, progress=watch,
             )  # fmt: skip
-            small = StudentModel(student, task, self.name)
+            small = StudentModel(outcome.student, task, self.name)
             answers, scores = self.predict(small, population)
         trained = len(teacher.answers)
         with self.timed("certify"):
@@ -278,7 +278,7 @@ class _Job:
             evaluated=evaluated,
             seconds=self.seconds,
         )
-        return self.package(facts, StudentModel(student, task, self.name), settled.certificate)
+        return self.package(facts, small, settled.certificate)
 
     def predict(
         self, small: StudentModel, population: Population

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.distill import STUDENTS
 from pilotfish.distill.calibrate import expected_calibration_error, log_loss
-from pilotfish.distill.crossfit import crossfit
-from pilotfish.distill.student import Student, fit_student, unavailable
+from pilotfish.distill.student import Student, fit_and_crossfit, unavailable
 from pilotfish.infer.certify import Constraint
 from pilotfish.infer.decide import agrees, decide
 from pilotfish.loop.estimate import servable
@@ -34,14 +33,16 @@ SINGLE_SAMPLE = 50  # texts timed one at a time
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the out-of-fold predictions of one student are worth.
+    """One student, fitted on all answers, and what its out-of-fold predictions are worth.
 
     Attributes:
+        student: Fitted and calibrated.
         entry: The line for the report.
         scores: Out-of-fold scores ``[n]``.
         agreed: Whether the out-of-fold answer agrees ``[n]``.
     """
 
+    student: Student
     entry: RaceEntry
     scores: NDArray[np.float32]
     agreed: NDArray[np.bool_]
@@ -67,10 +68,10 @@ class Learnt:
 def try_student(
     name: str, task: Task, learnt: Learnt, target: Constraint, encoder: Encoder, *, seed: int
 ) -> Outcome:
-    """Cross-fit one student and estimate what it could serve."""
+    """Fit and cross-fit one student and estimate what it could serve."""
     started = time.perf_counter()
     targets = learnt.targets
-    proba = crossfit(
+    student, proba = fit_and_crossfit(
         name,
         learnt.inputs,
         targets.values,
@@ -97,7 +98,7 @@ def try_student(
         ece=expected_calibration_error(scores, agreed),
         fit_seconds=seconds,
     )
-    return Outcome(entry, scores, agreed)
+    return Outcome(student, entry, scores, agreed)
 
 
 def candidates(names: Sequence[str] | None, inputs: Inputs, encoder: Encoder) -> list[RaceEntry]:
@@ -139,11 +140,11 @@ def race(
     names: Sequence[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[Student, Outcome, list[RaceEntry]]:
-    """Run the race and fit the winner on all training answers.
+) -> tuple[Outcome, list[RaceEntry]]:
+    """Run the race.
 
     Returns:
-        The fitted winner, its out-of-fold outcome, and every student's line, best first.
+        The winner, and every student's line, best first; those that could not run come last.
     """
     entries = candidates(names, learnt.inputs, encoder)
     running = [entry.student for entry in entries if not entry.note]
@@ -155,22 +156,9 @@ def race(
             stage.advance()
     outcomes.sort(key=lambda o: (-o.entry.coverage, o.entry.log_loss))
     best = outcomes[0]
-    fitted = {o.entry.student: _fit(o.entry.student, learnt, encoder, seed) for o in outcomes}
     lines = [
-        o.entry.timed(*speed(fitted[o.entry.student], learnt.inputs), chosen=o is best)
+        replace(o.entry, per_second=rate, p50_ms=single, chosen=o is best)
         for o in outcomes
+        for rate, single in [speed(o.student, learnt.inputs)]
     ]
-    return fitted[best.entry.student], best, lines + [entry for entry in entries if entry.note]
-
-
-def _fit(name: str, learnt: Learnt, encoder: Encoder, seed: int) -> Student:
-    return fit_student(
-        name,
-        learnt.inputs,
-        learnt.targets.values,
-        classes=learnt.targets.classes,
-        multilabel=learnt.targets.multilabel,
-        weights=learnt.weights,
-        encoder=encoder,
-        seed=seed,
-    )
+    return best, lines + [entry for entry in entries if entry.note]

@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pilotfish.curate.select import representative, uncertain_and_diverse
-from pilotfish.distill.student import Student, fit_student
 from pilotfish.infer.certify import Constraint
 from pilotfish.loop.population import Population
 from pilotfish.loop.progress import Progress, Stage
-from pilotfish.loop.race import Learnt, Outcome, try_student
+from pilotfish.loop.race import Learnt, try_student
 from pilotfish.loop.targets import encode
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
@@ -98,7 +96,8 @@ def teach(
             stage.expect(len(asked) + len(chosen))
             teacher.ask([int(pool[i]) for i in chosen], stage)
             asked.extend(int(i) for i in chosen)
-            outcome, student = _look(population, task, teacher, encoder, target, pool[asked], seed)
+            learnt = learnt_from(population, task, teacher, [int(i) for i in pool[asked]])
+            outcome = try_student(QUICK_STUDENT, task, learnt, target, encoder, seed=seed)
             rounds.append(Round(len(asked), outcome.entry.agreement, outcome.entry.coverage))
             _tell(stage, rounds[-1])
             if len(rounds) > 1:
@@ -108,33 +107,9 @@ def teach(
             hopeless = rounds[-1].servable == 0 and len(asked) >= GIVE_UP
             if more <= 0 or hopeless or expected * horizon < more:
                 break
-            proba = student.predict_proba(population.inputs.take(pool))
+            proba = outcome.student.predict_proba(population.inputs.take(pool))
             chosen = uncertain_and_diverse(proba, vectors, more, exclude=asked, seed=seed)
     return [int(pool[i]) for i in asked], rounds
-
-
-def _look(
-    population: Population,
-    task: Task,
-    teacher: Teacher,
-    encoder: Encoder,
-    target: Constraint,
-    ids: NDArray[np.int64],
-    seed: int,
-) -> tuple[Outcome, Student]:
-    learnt = learnt_from(population, task, teacher, [int(i) for i in ids])
-    outcome = try_student(QUICK_STUDENT, task, learnt, target, encoder, seed=seed)
-    student = fit_student(
-        QUICK_STUDENT,
-        learnt.inputs,
-        learnt.targets.values,
-        classes=learnt.targets.classes,
-        multilabel=learnt.targets.multilabel,
-        weights=learnt.weights,
-        encoder=encoder,
-        seed=seed,
-    )
-    return outcome, student
 
 
 def _tell(stage: Stage, now: Round) -> None:
