@@ -1,0 +1,143 @@
+"""Out-of-fold probabilities: each comes from a fit that did not see its answer.
+
+Identical inputs are always in the same fold, and every class is spread over the folds as evenly as
+its size allows. The temperature is one number fitted on all out-of-fold logits, so that each
+probability depends on its own answer through that number alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.distill import STUDENTS
+from pilotfish.distill.calibrate import fit_temperature, to_proba
+from pilotfish.distill.recipe import ConstantScorer, Floats, Lesson, Recipe, Scorer
+from pilotfish.errors import ConfigError, InputError
+from pilotfish.models.protocols import Encoder
+from pilotfish.records import Inputs
+
+FOLDS = 5
+
+
+def make_lesson(
+    name: str,
+    inputs: Inputs,
+    targets: NDArray[Any],
+    *,
+    classes: tuple[str, ...],
+    multilabel: bool,
+    weights: NDArray[np.floating[Any]] | None,
+    seed: int,
+    encoder: Encoder | None,
+) -> tuple[Recipe, Lesson]:
+    """Check the arguments of a fit.
+
+    Raises:
+        UnknownName: No student has that name.
+        ConfigError: It needs an encoder and got none.
+        InputError: Lengths differ, there is nothing to learn from, a class index is out of range, or
+            a weight is not positive and finite.
+    """
+    recipe: Recipe = STUDENTS.load(name)
+    if recipe.embeds and encoder is None:
+        raise ConfigError(
+            f"The student {name!r} reads embeddings, but got no encoder.",
+            remedy="Pass encoder=StaticEncoder(), or use the student 'tfidf-linear'.",
+        )
+    targets = np.asarray(targets)
+    n = len(inputs)
+    shape = (n, len(classes)) if multilabel else (n,)
+    if not n or not classes or targets.shape != shape:
+        raise InputError(
+            f"Got {n} inputs, {len(classes)} classes and targets of shape {targets.shape}, but "
+            f"expected at least one of each and targets of shape {shape}."
+        )
+    targets = targets.astype(bool if multilabel else np.int64)
+    if not multilabel and not (targets.min() >= 0 and targets.max() < len(classes)):
+        raise InputError(f"Got a class index outside 0..{len(classes) - 1}.")
+    w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+    if w.shape != (n,) or not (np.isfinite(w).all() and (w > 0).all()):
+        raise InputError(f"Got weights that are not {n} positive finite numbers.")
+    return recipe, Lesson(inputs, targets, w, len(classes), multilabel, seed, encoder)
+
+
+def fit_scorer(recipe: Recipe, lesson: Lesson) -> Scorer:
+    """Fit without calibration; identical answers give a :class:`ConstantScorer`."""
+    return ConstantScorer.fit(lesson) if lesson.constant else recipe.fit(lesson)
+
+
+def fold_of(lesson: Lesson, folds: int) -> NDArray[np.int64]:
+    """The fold of each input, ``[n]``: grouped by identical input, stratified by answer."""
+    n = len(lesson.inputs)
+    columns = [list(map(repr, c)) for c in lesson.inputs.fields.values()]
+    keys: dict[tuple[str, ...], int] = {}
+    group = np.array(
+        [keys.setdefault(key, len(keys)) for key in zip(lesson.inputs.texts, *columns, strict=True)]
+    )
+    first = np.full(len(keys), n)
+    np.minimum.at(first, group, np.arange(n))
+    answers = lesson.targets[first].reshape(len(first), -1)
+    stratum = np.unique(answers, axis=0, return_inverse=True)[1].ravel()
+    order = np.lexsort((np.random.default_rng(lesson.seed).random(len(first)), stratum))
+    fold = np.empty(len(first), np.int64)
+    fold[order] = np.arange(len(first)) % folds
+    of_input: NDArray[np.int64] = fold[group]
+    return of_input
+
+
+def out_of_fold(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Floats:
+    """Out-of-fold logits ``[n, classes]``, not calibrated.
+
+    With fewer distinct inputs than folds there are fewer folds; with one, the logits are those of
+    the class frequencies.
+    """
+    fold = fold_of(lesson, folds)
+    logits = np.empty((len(fold), lesson.classes), np.float32)
+    used = np.unique(fold)
+    if len(used) < 2:
+        return ConstantScorer.fit(lesson).logits(lesson.inputs)
+    for i in used:
+        test, train = np.flatnonzero(fold == i), np.flatnonzero(fold != i)
+        logits[test] = fit_scorer(recipe, lesson.take(train)).logits(lesson.inputs.take(test))
+    return logits
+
+
+def crossfit(
+    name: str,
+    inputs: Inputs,
+    targets: NDArray[Any],
+    *,
+    classes: tuple[str, ...],
+    multilabel: bool = False,
+    weights: NDArray[np.floating[Any]] | None = None,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    folds: int = FOLDS,
+) -> Floats:
+    """Calibrated out-of-fold probabilities ``[n, classes]``; arguments as in ``fit_student``."""
+    recipe, lesson = make_lesson(
+        name,
+        inputs,
+        targets,
+        classes=classes,
+        multilabel=multilabel,
+        weights=weights,
+        seed=seed,
+        encoder=encoder,
+    )
+    logits = out_of_fold(recipe, lesson, folds)
+    if lesson.constant:
+        return np.repeat(ConstantScorer.fit(lesson).proba[None], len(inputs), axis=0)
+    return calibrated(logits, lesson)[0]
+
+
+def calibrated(logits: Floats, lesson: Lesson) -> tuple[Floats, float]:
+    """Probabilities at the best temperature, and that temperature."""
+    temperature = fit_temperature(
+        logits, lesson.targets, multilabel=lesson.multilabel, weights=lesson.weights
+    )
+    proba = to_proba(logits, multilabel=lesson.multilabel, temperature=temperature)
+    return proba, temperature

@@ -1,0 +1,208 @@
+"""Fitting, storing and loading students.
+
+:func:`fit_student` fits one and calibrates it on out-of-fold answers; :func:`fit_and_crossfit` gives the
+out-of-fold probabilities as well, for the price of one. :func:`student_files` and
+:func:`restore_student` are the way to disk and back: JSON and arrays, nothing that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.distill import STUDENTS
+from pilotfish.distill.crossfit import FOLDS, calibrated, fit_scorer, make_lesson, out_of_fold
+from pilotfish.distill.recipe import ConstantScorer, Floats, Recipe, Student
+from pilotfish.errors import ArtifactError
+from pilotfish.models.protocols import Encoder
+from pilotfish.records import Inputs
+
+__all__ = [
+    "Student",
+    "fit_and_crossfit",
+    "fit_student",
+    "load_student",
+    "restore_student",
+    "student_files",
+    "unavailable",
+]
+
+FORMAT = 1
+
+
+def fit_and_crossfit(
+    name: str,
+    inputs: Inputs,
+    targets: NDArray[Any],
+    *,
+    classes: tuple[str, ...],
+    multilabel: bool = False,
+    weights: NDArray[np.floating[Any]] | None = None,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    folds: int = FOLDS,
+) -> tuple[Student, Floats]:
+    """Fit a student on all answers, and give its calibrated out-of-fold probabilities.
+
+    Args:
+        name: A name of :data:`pilotfish.distill.STUDENTS`.
+        inputs: ``n`` inputs.
+        targets: Class indices ``[n]``, or memberships ``[n, classes]`` when multi-label.
+        classes: Class names.
+        multilabel: Whether several classes may hold.
+        weights: How many inputs each stands for ``[n]``, positive; default all alike.
+        seed: Of every random choice.
+        encoder: For students that read embeddings.
+        folds: Parts of the cross-fit.
+
+    Returns:
+        The student, and probabilities ``[n, classes]``.
+
+    Raises:
+        UnknownName: No student has that name.
+        ConfigError: It needs an encoder and got none.
+        InputError: The arguments do not fit together, or there is nothing to learn from.
+    """
+    recipe, lesson = make_lesson(
+        name,
+        inputs,
+        targets,
+        classes=classes,
+        multilabel=multilabel,
+        weights=weights,
+        seed=seed,
+        encoder=encoder,
+    )
+    scorer = fit_scorer(recipe, lesson)
+    if isinstance(scorer, ConstantScorer):
+        student = Student(name, classes, multilabel, scorer)
+        return student, student.predict_proba(inputs)
+    proba, temperature = calibrated(out_of_fold(recipe, lesson, folds), lesson)
+    used = encoder if recipe.embeds else None
+    return Student(name, classes, multilabel, scorer, temperature, used), proba
+
+
+def fit_student(
+    name: str,
+    inputs: Inputs,
+    targets: NDArray[Any],
+    *,
+    classes: tuple[str, ...],
+    multilabel: bool = False,
+    weights: NDArray[np.floating[Any]] | None = None,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+) -> Student:
+    """Fit and calibrate a student; see :func:`fit_and_crossfit`."""
+    student, _ = fit_and_crossfit(
+        name,
+        inputs,
+        targets,
+        classes=classes,
+        multilabel=multilabel,
+        weights=weights,
+        seed=seed,
+        encoder=encoder,
+    )
+    return student
+
+
+def unavailable(name: str, inputs: Inputs, encoder: Encoder | None) -> str:
+    """Why this student cannot take part with these inputs, or "".
+
+    Raises:
+        UnknownName: No student has that name.
+    """
+    recipe: Recipe = STUDENTS.load(name)
+    if recipe.embeds and encoder is None:
+        return "no encoder"
+    return recipe.unavailable(inputs)
+
+
+def student_files(
+    student: Student,
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, bytes]]:
+    """What to store: JSON settings, arrays (for safetensors), and other files (none so far)."""
+    settings, arrays = student.scorer.state()
+    encoder = student.encoder
+    card = {
+        "format": FORMAT,
+        "student": student.name,
+        "classes": list(student.classes),
+        "multilabel": student.multilabel,
+        "temperature": student.temperature,
+        "constant": isinstance(student.scorer, ConstantScorer),
+        "encoder": None
+        if encoder is None
+        else {"name": encoder.name, "fingerprint": getattr(encoder, "fingerprint", "")},
+        "scorer": settings,
+    }
+    return card, {k: np.ascontiguousarray(v) for k, v in arrays.items()}, {}
+
+
+def restore_student(
+    card: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    load_encoder: Callable[[str], Encoder],
+) -> Student:
+    """Rebuild a student from what :func:`student_files` gave.
+
+    Args:
+        card: The settings.
+        arrays: The arrays.
+        load_encoder: Called with the encoder's name when the student embeds.
+
+    Raises:
+        ArtifactError: Another format, a part is missing, or this machine's encoder is another one.
+    """
+    if card.get("format") != FORMAT:
+        raise ArtifactError(
+            f"Got a student of format {card.get('format')!r}, but this version reads {FORMAT}.",
+            remedy="Install the version of pilotfish that the card names, or offload again.",
+        )
+    encoder = None
+    if card["encoder"] is not None:
+        encoder = load_encoder(card["encoder"]["name"])
+        here = getattr(encoder, "fingerprint", "")
+        if here != card["encoder"]["fingerprint"]:
+            raise ArtifactError(
+                f"The student was fitted on encoder {card['encoder']['name']!r} with fingerprint "
+                f"{card['encoder']['fingerprint']!r}, but here it is {here!r}.",
+                remedy="Install the version of the encoder that the card names, or offload again.",
+            )
+    recipe: Recipe = STUDENTS.load(card["student"])
+    try:
+        restore = ConstantScorer.restore if card["constant"] else recipe.restore
+        scorer = restore(card["scorer"], arrays, encoder)
+    except KeyError as missing:
+        raise ArtifactError(
+            f"The student's files lack {missing}.", remedy="Fetch the artifact again."
+        ) from missing
+    return Student(
+        card["student"],
+        tuple(card["classes"]),
+        bool(card["multilabel"]),
+        scorer,
+        float(card["temperature"]),
+        encoder,
+    )
+
+
+class StudentArtifact(Protocol):
+    """The part of :class:`pilotfish.store.artifacts.Artifact` that a student is read from."""
+
+    def json(self, name: str) -> Any:
+        """The JSON values of a file."""
+        ...
+
+    def tensors(self, stem: str) -> Mapping[str, NDArray[Any]]:
+        """The arrays of a file by name."""
+        ...
+
+
+def load_student(artifact: StudentArtifact, load_encoder: Callable[[str], Encoder]) -> Student:
+    """The student of an artifact: ``student.json`` and ``student.safetensors``."""
+    return restore_student(artifact.json("student"), artifact.tensors("student"), load_encoder)
