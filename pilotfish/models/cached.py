@@ -17,7 +17,6 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -142,6 +141,9 @@ class CachedModel:
         """A stored answer as one chunk, or the model's stream, recorded before its last chunk.
 
         A stream that the caller leaves before its end is not recorded.
+
+        Raises:
+            BadAnswer: The model's stream ended without a completion; and what :meth:`complete` raises.
         """
         key = self.key(request)
         state = self._state()
@@ -157,17 +159,16 @@ class CachedModel:
                 flight.answer.set_result(completion)
                 yield _whole(completion)
                 return
-            async with aclosing(stream_any(self.model, request)) as chunks:
-                async for chunk in chunks:
-                    if chunk.completion is not None:
-                        # Followers wait for the record, even when the caller of this stream leaves.
-                        flight.answer = asyncio.create_task(
-                            self._land(key, request, chunk.completion, state)
-                        )
-                        await asyncio.shield(flight.answer)
-                        yield chunk
-                        return
+            async for chunk in stream_any(self.model, request):
+                if chunk.completion is not None:
+                    # Followers wait for the record, even when the caller of this stream leaves.
+                    flight.answer = asyncio.create_task(
+                        self._land(key, request, chunk.completion, state)
+                    )
+                    await asyncio.shield(flight.answer)
                     yield chunk
+                    return
+                yield chunk
             raise BadAnswer(f"{self.name} ended its stream without a completion.")
         finally:
             if isinstance(flight.answer, asyncio.Task):

@@ -50,30 +50,32 @@ def chat_body(
 
 
 def parse_chat(
-    data: Any, *, name: str, price: Price | None = None, latency: float = 0.0
+    data: Any, *, name: str, who: str = "", price: Price | None = None, latency: float = 0.0
 ) -> Completion:
     """Build a completion from a ``chat.completion`` object.
 
     Args:
         data: The decoded JSON.
         name: Our name of the model, for ``Completion.model``; the endpoint's is kept in ``extra``.
+        who: The model and where it lives, for messages; default: its name.
         price: Gives the cost; without it, or without usage, the cost is unknown (None).
         latency: Seconds the call took.
 
     Raises:
         BadAnswer: It is not such an object.
     """
+    who = who or name
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadAnswer(
-            f"{name} answered with {_glimpse(data)}, but expected an object with 'choices'.",
+            f"{who} answered with {_glimpse(data)}, but expected an object with 'choices'.",
             remedy="Check base_url: it must end where /chat/completions begins, e.g. .../v1",
         )
     first = choices[0]
     message = first.get("message")
     if not isinstance(message, dict):
-        raise BadAnswer(f"{name} answered with a choice without a message: {_glimpse(first)}.")
-    text = _text(message.get("content"), name)
+        raise BadAnswer(f"{who} answered with a choice without a message: {_glimpse(first)}.")
+    text = _text(message.get("content"), who)
     tool_calls = message.get("tool_calls") or ()
     logprobs = first.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
@@ -85,7 +87,7 @@ def parse_chat(
         cost=price.cost(usage) if price and known else None,
         latency=latency,
         finish_reason=str(first.get("finish_reason") or "stop"),
-        logprobs=tuple(tokens) if tokens is not None else None,
+        logprobs=tuple(tokens) if tokens else None,
         tool_calls=tuple(tool_calls),
         extra=_extra(data, choices, message),
     )

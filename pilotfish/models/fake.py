@@ -13,7 +13,7 @@ a mock. Everything is deterministic. For what happens on the wire there is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,7 @@ class FakeModel:
         self.requests: list[Request] = []
         self.active = self.max_active = 0
         self._answers = answers
-        self._script = iter(answers) if _is_script(answers) else None
+        self._script = _script(answers)
         self._latency = latency
         self._faults = iter(faults)
         self._label_probs = label_probs
@@ -199,8 +199,12 @@ class FakeScorer(FakeModel):
         if (totals <= 0).any():
             raise InputError("Got label probabilities that sum to 0, but expected a positive sum.")
         with np.errstate(divide="ignore"):
-            return np.log(rows / totals).astype(np.float32)
+            logs: Floats = np.log(rows / totals).astype(np.float32)
+        return logs
 
 
-def _is_script(answers: Answers) -> bool:
-    return not (isinstance(answers, (str, Mapping)) or callable(answers))
+def _script(answers: Answers) -> Iterator[Answer] | None:
+    """The answers one by one, when they are a list."""
+    if isinstance(answers, (str, Mapping)) or callable(answers):
+        return None
+    return iter(answers)

@@ -59,11 +59,14 @@ class GroupCaller(Generic[Item, Result]):
                     _refuse([pair], alone)
 
     async def _try(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> BaseException | None:
-        call = asyncio.create_task(asyncio.to_thread(self._run, [item for item, _ in group]))
-        await asyncio.wait({call})
-        if error := call.exception():
-            return error
-        for (_, future), result in zip(group, call.result(), strict=True):
+        items = [item for item, _ in group]
+        # Gathered, so that an error of any kind reaches the callers instead of ending this worker.
+        [results] = await asyncio.gather(
+            asyncio.to_thread(self._run, items), return_exceptions=True
+        )
+        if isinstance(results, BaseException):
+            return results
+        for (_, future), result in zip(group, results, strict=True):
             if not future.done():
                 future.set_result(result)
         return None

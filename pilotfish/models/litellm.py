@@ -1,8 +1,8 @@
 """Every provider that the ``litellm`` library knows, behind the same face as ``openai:``.
 
-For endpoints without OpenAI's API (Bedrock, Vertex, Cohere, ...). Requests and answers keep OpenAI's form;
-litellm translates. Retries, deadlines and the concurrency limit are ours, so that both backends behave
-alike; litellm's own are switched off. Keys come from the variables that litellm documents.
+For endpoints without OpenAI's API (Bedrock, Vertex, Cohere, ...). Requests and answers keep OpenAI's
+form; litellm translates. Retries, deadlines and the concurrency limit are ours, so that both backends
+behave alike; litellm's own are switched off. Keys come from the variables that litellm documents.
 
 The library takes seconds to import and fetches its price table from the network unless it is told not
 to; it is told not to, before it is imported when the first model is built.
@@ -178,7 +178,7 @@ def _libraries() -> tuple[Any, Any]:
     """The litellm module, and openai, from whose errors litellm's derive."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
-        library = importlib.import_module("litellm")
+        library: Any = importlib.import_module("litellm")
     except ModuleNotFoundError as error:
         if error.name != "litellm":
             raise

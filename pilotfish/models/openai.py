@@ -16,8 +16,11 @@ sent; it is in no attribute, representation, error or record.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
+import ssl
+import sys
 import threading
 import time
 import weakref
@@ -44,7 +47,8 @@ class OpenAISettings(RemoteSettings, kw_only=True, frozen=True):
     """Settings of the ``openai`` backend, besides those of every remote one.
 
     Attributes:
-        base_url: Where ``/chat/completions`` is; default ``OPENAI_BASE_URL``, else OpenAI's own.
+        base_url: Where ``/chat/completions`` is; default ``OPENAI_BASE_URL``, else OpenAI's own. A
+            ``user:password@`` in it is sent as basic authentication, in the key's place.
         api_key_env: The environment variable that holds the key. Without a value no key is sent, which is
             right for local servers; OpenAI's own endpoint then answers with an error.
         connect_timeout: Seconds until connected.
@@ -92,9 +96,11 @@ class OpenAIModel:
         self.settings = read_settings("openai", OpenAISettings, settings)
         self.model = model
         self.name = self.settings.name or model
-        self.base_url = _checked_url(
+        self.base_url, self._auth = _checked_url(
             self.settings.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL
         )
+        # The settings as written may hold a password in the URL; what is kept does not.
+        self.settings = msgspec.structs.replace(self.settings, base_url=self.base_url)
         self.price = find_price(self.settings, config, self.name, model)
         self._lane = Lane(self.settings, clock=clock, sleep=sleep, rng=rng)
         self._lock = threading.Lock()
@@ -116,13 +122,17 @@ class OpenAIModel:
 
     @property
     def who(self) -> str:
-        """The model and its address without user and password, for messages."""
-        url = httpx.URL(self.base_url)
-        return f"{self.name} at {url.copy_with(userinfo=b'') if url.userinfo else url}"
+        """The model and its address, for messages."""
+        return f"{self.name} at {self.base_url}"
 
     def __repr__(self) -> str:
-        shown = self.who.removeprefix(f"{self.name} at ")
-        return f"OpenAIModel({self.model!r}, base_url={shown!r})"
+        return f"OpenAIModel({self.model!r}, base_url={self.base_url!r})"
+
+    def __del__(self) -> None:
+        # Sockets of a forgotten model are closed by the loop they belong to, while it still runs.
+        for loop, client in list(getattr(self, "_clients", {}).items()):
+            if loop.is_running() and not sys.is_finalizing():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
@@ -144,8 +154,10 @@ class OpenAIModel:
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Answer piece by piece; the last chunk carries the whole completion.
 
-        Closing the iterator or cancelling the task closes the connection, so the endpoint can stop. The
-        errors are those of :meth:`complete`; a stream that ends early raises ``Unavailable``.
+        Closing the iterator or cancelling the task closes the connection, so the endpoint can stop.
+
+        Raises:
+            Unavailable: It ended early; and what :meth:`complete` raises.
         """
         body = self._encode(request, stream=True)
         async with self._lane.place():
@@ -153,13 +165,14 @@ class OpenAIModel:
             deadline = self._lane.deadline()
             response = await self._lane.persist(lambda: self._open(body), deadline)
             try:
-                if "json" in response.headers.get("content-type", ""):
-                    # The endpoint does not stream and sent the whole answer.
+                kind = response.headers.get("content-type", "")
+                if "json" in kind or "html" in kind:
+                    # The endpoint does not stream: a whole answer, or no answer at all.
                     raw = await self._lane.before(deadline, self._read(response))
                     whole = self._parse(self._decode(raw), began)
                     yield Chunk(text=whole.text, completion=whole)
                     return
-                assembler = StreamAssembler(self.name)
+                assembler = StreamAssembler(self.who)
                 async with aclosing(self._events(response, deadline)) as events:
                     async for data in events:
                         if data == DONE:
@@ -220,6 +233,8 @@ class OpenAIModel:
         limit = settings.concurrency
         return httpx.AsyncClient(
             headers=headers,
+            auth=self._auth,
+            verify=_tls(),
             timeout=httpx.Timeout(
                 settings.read_timeout, connect=settings.connect_timeout, pool=None
             ),
@@ -334,7 +349,7 @@ class OpenAIModel:
 
     def _parse(self, data: Any, began: float) -> Completion:
         latency = self._lane.clock() - began
-        return parse_chat(data, name=self.name, price=self.price, latency=latency)
+        return parse_chat(data, name=self.name, who=self.who, price=self.price, latency=latency)
 
 
 def cache_identity(name: str, model: str, params: Mapping[str, Any]) -> str:
@@ -349,7 +364,14 @@ def cache_identity(name: str, model: str, params: Mapping[str, Any]) -> str:
     return hidden + (canonical_json(dict(params)) if params else "")
 
 
-def _checked_url(url: str) -> str:
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One context for all clients: reading the list of authorities takes 20 to 50 ms."""
+    return httpx.create_ssl_context()
+
+
+def _checked_url(url: str) -> tuple[str, httpx.BasicAuth | None]:
+    """The URL without user and password, and these."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -358,7 +380,9 @@ def _checked_url(url: str) -> str:
         raise ConfigError(
             f"Got base_url={url!r}, but expected something like 'http://127.0.0.1:8000/v1'."
         )
-    return url.rstrip("/").removesuffix("/chat/completions")
+    auth = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None
+    bare = str(parsed.copy_with(userinfo=b"")) if auth else url
+    return bare.rstrip("/").removesuffix("/chat/completions"), auth
 
 
 def _expanded(headers: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ prompts' hashes in order and where they came from. Equal hashes are told apart b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -54,8 +54,12 @@ class ReplaySettings(RemoteSettings, kw_only=True, frozen=True):
 class AnswerSource(Protocol):
     """What is needed of a store; :class:`pilotfish.store.Store` is one."""
 
-    def get(self, keys: list[str]) -> dict[str, Completion]:
+    def get(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The answers that are known."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
         ...
 
 
@@ -177,6 +181,10 @@ class StoreReplayModel:
 
     def __repr__(self) -> str:
         return f"StoreReplayModel({self.model!r})"
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
 
     async def complete(self, request: Request) -> Completion:
         """The recorded answer, with its recorded cost and latency.

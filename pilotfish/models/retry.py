@@ -126,6 +126,7 @@ class Lane:
 
         Raises:
             Unavailable: The deadline came first.
+            TimeoutError: The awaitable's own, passed on.
         """
         timer = asyncio.timeout(deadline - self.clock())
         try:
