@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 import pilotfish
+from pilotfish.cli.models import models
 from pilotfish.cli.offload import offload
+from pilotfish.cli.pull import pull
 from pilotfish.cli.run import run
 from pilotfish.cli.show import show
 from pilotfish.errors import ConfigError, InputError, PilotfishError
@@ -20,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing help with rich takes twice as long as all else together
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (offload, run, show):
+for verb in (offload, run, show, pull, models):
     app.command()(verb)
 
 

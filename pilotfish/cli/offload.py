@@ -154,10 +154,22 @@ def _estimate(
         typer.echo(json.dumps(guess.to_dict()))
         return
     from rich.console import Console
+    from rich.table import Table
 
-    from pilotfish.loop.table import print_estimate
-
-    print_estimate(guess, Console())
+    table = Table(box=None, pad_edge=False)
+    for head in ("", "calls", "cost", "share of always large"):
+        table.add_column(head, justify="right" if head else "left")
+    for name in ("low", "expected", "high", "always_large"):
+        calls = getattr(guess, name)
+        cost = "unknown" if guess.cost_per_call is None else f"${calls * guess.cost_per_call:,.2f}"
+        share = f"{calls / guess.always_large:.0%}"
+        table.add_row(name.replace("_", " "), f"{calls:,}", cost, share)
+    console = Console()
+    console.print(f"{guess.rows:,} rows, {guess.unique:,} different, {guess.rejected:,} rejected")
+    console.print(
+        f"about {guess.tokens_per_call:,.0f} tokens a call; to train and certify it takes:"
+    )
+    console.print(table)
 
 
 def _text(value: str) -> str:

@@ -24,6 +24,16 @@ def show(
         return
     from rich.console import Console
 
-    from pilotfish.loop.table import print_card
+    from pilotfish.loop.table import print_result
 
-    print_card(loaded.card, OffloadResult.from_json(loaded.path("result.json").read_bytes()), Console())
+    card = loaded.card
+    size = sum(int(entry["bytes"]) for entry in card.files.values())
+    console = Console()
+    console.print(
+        f"[bold]{card.name}[/]: {card.extra['student']} student, {size / 1e6:.1f} MB in {artifact}"
+    )
+    console.print(
+        f"made {card.created} by Pilotfish {card.pilotfish}, all {len(card.files)} files verified"
+    )
+    console.print(f"learned from {card.learned_from['large']}", end="\n\n")
+    print_result(OffloadResult.from_json(loaded.path("result.json").read_bytes()), console)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.infer.calibration import Calibration
-from pilotfish.infer.certify import Certificate, Constraint
+from pilotfish.infer.certify import Certificate, Constraint, threshold_grid
 from pilotfish.infer.decide import agrees
 from pilotfish.loop.population import Population
 from pilotfish.loop.progress import Progress
@@ -36,11 +36,6 @@ class Settled:
 
     certificate: Certificate
     asked: list[int]
-
-
-def grid(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Candidate thresholds: quantiles of the training rows' scores, so that no calibration row counts."""
-    return np.unique(np.quantile(np.asarray(scores, float), np.linspace(0, 1, GRID)))
 
 
 def settle(
@@ -73,15 +68,18 @@ def settle(
         progress: Watches.
     """
     ids = population.unique_of[population.calibrate]
+    # Candidates come from the training rows' scores, so that no calibration row has a say in them.
+    reference = scores[population.unique_of[population.train]]
     calibration = Calibration(
         scores[ids],
         small=[small[i] for i in ids],
         constraints=tuple(constraints),
         delta=delta,
-        thresholds=grid(scores[population.unique_of[population.train]]),
+        thresholds=threshold_grid(reference, GRID),
+        reference=reference,
         expected_disagreement=expected(scores[ids]),
         budget=teacher.affordable(len(ids)),
-        horizon=horizon,
+        remaining=horizon,
         seed=seed,
     )
     asked: list[int] = []
