@@ -90,7 +90,6 @@ def offload(
     --large openai:gpt-4.1-mini
     """
     from pilotfish.cli.progress import TerminalProgress
-    from pilotfish.loop.offload import offload as run
     from pilotfish.loop.task import parse_scale
 
     if sum(map(bool, (rating, multi))) > 1:
@@ -119,6 +118,8 @@ def offload(
     if dry_run:
         _estimate(text, inputs, large, settings, as_json)
         return
+    from pilotfish.loop.offload import offload as run
+
     result = run(
         text,
         inputs,

@@ -19,8 +19,8 @@ def show(
 
     loaded = load_artifact(artifact)
     if as_json:
-        card = {"card": loaded.card.to_json(), "result": loaded.json("result.json")}
-        typer.echo(json.dumps(card, ensure_ascii=False))
+        whole = {"card": loaded.card.to_json(), "result": loaded.json("result.json")}
+        typer.echo(json.dumps(whole, ensure_ascii=False))
         return
     from rich.console import Console
 

@@ -118,7 +118,7 @@ def constraints(
     recall: Mapping[str, float] | None = None,
 ) -> tuple[Constraint, ...]:
     """The promises that the options ask for; all of them hold together with 1 - delta."""
-    if on not in {"all", "served"}:
+    if on != "all" and on != "served":
         raise InputError(f"Got on={on!r}, but expected 'all' or 'served'.")
     return (
         Constraint("agree", agree, on=on),

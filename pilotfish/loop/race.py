@@ -38,12 +38,18 @@ class Outcome:
     Attributes:
         student: Fitted and calibrated.
         entry: The line for the report.
+        servable: Share it could serve at the target.
+        agreement: Share of its answers that agree, served or not.
+        log_loss: Nats per input.
         scores: Out-of-fold scores ``[n]``.
         agreed: Whether the out-of-fold answer agrees ``[n]``.
     """
 
     student: Student
     entry: RaceEntry
+    servable: float
+    agreement: float
+    log_loss: float
     scores: NDArray[np.float32]
     agreed: NDArray[np.bool_]
 
@@ -90,15 +96,18 @@ def try_student(
         ],
         bool,
     )
+    share = servable(scores, agreed, learnt.weights, target=target.target, on=target.on)
+    agreement = float(np.average(agreed, weights=learnt.weights))
+    loss = log_loss(proba, targets.values)
     entry = RaceEntry(
         student=name,
-        agreement=float(np.average(agreed, weights=learnt.weights)),
-        coverage=servable(scores, agreed, learnt.weights, target=target.target, on=target.on),
-        log_loss=log_loss(proba, targets.values),
+        agreement=agreement,
+        coverage=share,
+        log_loss=loss,
         ece=expected_calibration_error(scores, agreed),
         fit_seconds=seconds,
     )
-    return Outcome(student, entry, scores, agreed)
+    return Outcome(student, entry, share, agreement, loss, scores, agreed)
 
 
 def candidates(names: Sequence[str] | None, inputs: Inputs, encoder: Encoder) -> list[RaceEntry]:
@@ -154,7 +163,7 @@ def race(
             stage.note(name)
             outcomes.append(try_student(name, task, learnt, target, encoder, seed=seed))
             stage.advance()
-    outcomes.sort(key=lambda o: (-o.entry.coverage, o.entry.log_loss))
+    outcomes.sort(key=lambda o: (-o.servable, o.log_loss))
     best = outcomes[0]
     lines = [
         replace(o.entry, per_second=rate, p50_ms=single, chosen=o is best)

@@ -98,7 +98,7 @@ def teach(
             asked.extend(int(i) for i in chosen)
             learnt = learnt_from(population, task, teacher, [int(i) for i in pool[asked]])
             outcome = try_student(QUICK_STUDENT, task, learnt, target, encoder, seed=seed)
-            rounds.append(Round(len(asked), outcome.entry.agreement, outcome.entry.coverage))
+            rounds.append(Round(len(asked), outcome.agreement, outcome.servable))
             _tell(stage, rounds[-1])
             if len(rounds) > 1:
                 gain = rounds[-1].servable - rounds[-2].servable

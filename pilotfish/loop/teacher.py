@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,9 +62,12 @@ def closed_label(model: Model, store: Store, run: str = "", *, resume: bool = Tr
     A local scorer is cached with its label scores, since they depend on the labels. A remote model is
     cached below the parser, so that another label set reuses the same paid text.
     """
-    if isinstance(model, LabelScorer):
-        return CachedModel(LabelModel(model), store, run=run, refresh=not resume)
-    return LabelModel(CachedModel(model, store, run=run, refresh=not resume))
+    inner = LabelModel(model) if isinstance(model, LabelScorer) else model
+    cached = CachedModel(inner, store, run=run)
+    if not resume:
+        # Another key for every answer: nothing stored is found, and what is paid now is kept too.
+        cached.identity = f"{cached.identity} {uuid.uuid4()}"
+    return cached if inner is not model else LabelModel(cached)
 
 
 class Teacher:
