@@ -1,0 +1,212 @@
+"""Sequences in the cache of one llama.cpp context: prompts, sessions, label batches.
+
+One context serves everything a model does. Sequence 0 holds the last prompt: the next one keeps what both
+begin with, so prompts of one task cost only what differs. Sessions and label batches take further numbers
+from a pool. All of them share the context's cells; a full context is an error that names the remedy.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pilotfish.errors import RequestRefused
+from pilotfish.models.llama_c import MAX_SEQUENCES
+from pilotfish.models.llama_runtime import Context, Floats
+
+PROMPT = 0
+
+
+class Cache:
+    """The bookkeeping of one context. Hold :attr:`lock` over every use.
+
+    Args:
+        context: The context.
+
+    Attributes:
+        lock: The context is not thread safe; whoever uses it holds this.
+        prompt: The tokens that sequence 0 holds.
+        reserved: Cells that a label batch under way needs for its inputs.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.lock = threading.RLock()
+        self.prompt: list[int] = []
+        self.reserved = 0
+        self._free = list(range(MAX_SEQUENCES - 1, PROMPT, -1))
+        # Filled by finalizers, which may run at any moment and in any thread: only appended to there.
+        self._dropped: deque[int] = deque()
+        self._sessions: weakref.WeakSet[LlamaSession] = weakref.WeakSet()
+
+    def take(self) -> int:
+        """An empty sequence.
+
+        Raises:
+            RequestRefused: All of them are in use.
+        """
+        self._sweep()
+        if not self._free:
+            raise RequestRefused(
+                f"All {MAX_SEQUENCES} sequences of the context are in use.",
+                remedy="Drop sessions that are no longer needed.",
+            )
+        return self._free.pop()
+
+    def give_back(self, sequence: int) -> None:
+        """Forget a sequence; its number can be taken again."""
+        self.context.forget(sequence)
+        self._free.append(sequence)
+
+    def drop_later(self, sequence: int) -> None:
+        """Give a sequence back at the next use; may be called without the lock."""
+        self._dropped.append(sequence)
+
+    @property
+    def free_sequences(self) -> int:
+        """How many sequences can still be taken."""
+        self._sweep()
+        return len(self._free)
+
+    @property
+    def free_cells(self) -> int:
+        """Cells that sessions and the kept prompt surely leave free."""
+        self._sweep()
+        used = sum(len(session.tokens) for session in self._sessions)
+        return self.context.n_ctx - len(self.prompt) - self.reserved - used
+
+    def _sweep(self) -> None:
+        while self._dropped:
+            self.give_back(self._dropped.popleft())
+
+    def extend(
+        self, sequence: int, start: int, tokens: Sequence[int], check: Callable[[], None]
+    ) -> Floats:
+        """Append tokens; logits after the last one, ``[1, vocab]``. ``check`` runs between batches."""
+        logits = np.zeros((0, 0), dtype=np.float32)
+        for at in range(0, len(tokens), self.context.batch):
+            check()
+            part = tokens[at : at + self.context.batch]
+            wanted = [False] * len(part)
+            wanted[-1] = at + len(part) == len(tokens)
+            positions = range(start + at, start + at + len(part))
+            logits = self.context.decode(part, positions, [(sequence,)] * len(part), wanted)
+        return logits
+
+    def hold_prompt(self, tokens: list[int], check: Callable[[], None]) -> tuple[Floats, int]:
+        """Make sequence 0 hold these tokens (at least one).
+
+        Returns:
+            Logits after the last token ``[1, vocab]``, and how many tokens were there already.
+
+        Raises:
+            RequestRefused: They do not fit.
+        """
+        self._sweep()
+        if len(tokens) >= self.context.n_ctx:
+            raise RequestRefused(
+                f"The prompt has {len(tokens)} tokens, but the context holds {self.context.n_ctx}.",
+                remedy=f"Shorten the input, or set context = {2 ** len(tokens).bit_length()}",
+            )
+        kept = min(common_prefix(self.prompt, tokens), len(tokens) - 1)
+        self.context.forget(PROMPT, kept)
+        self.prompt = self.prompt[:kept]
+        try:
+            logits = self.extend(PROMPT, kept, tokens[kept:], check)
+        except BaseException:
+            self.context.forget(PROMPT, kept)
+            raise
+        self.prompt = list(tokens)
+        return logits, kept
+
+    def session(self) -> LlamaSession:
+        """Start an empty session."""
+        with self.lock:
+            return self._open(self.take(), [])
+
+    def _open(self, sequence: int, tokens: list[int]) -> LlamaSession:
+        session = LlamaSession(self, sequence, tokens)
+        self._sessions.add(session)
+        weakref.finalize(session, self.drop_later, sequence).atexit = False
+        return session
+
+    def fork(self, session: LlamaSession) -> LlamaSession:
+        """A session with the same past; the cells are shared."""
+        with self.lock:
+            sequence = self.take()
+            self.context.share(session.sequence, sequence)
+            return self._open(sequence, list(session.tokens))
+
+
+class LlamaSession:
+    """One sequence of tokens with its cache; see :class:`pilotfish.models.protocols.Session`.
+
+    Its cells are freed when it is garbage collected.
+    """
+
+    def __init__(self, cache: Cache, sequence: int, tokens: list[int]) -> None:
+        self._cache = cache
+        self.sequence = sequence
+        self._tokens = tokens
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The tokens fed so far."""
+        return self._tokens
+
+    def feed(self, tokens: Sequence[int]) -> Floats:
+        """Append tokens; raw next-token logits after each, ``[len(tokens), vocab]``, float32.
+
+        Raises:
+            RequestRefused: The context is full; the session is as it was before.
+        """
+        cache, start = self._cache, len(self._tokens)
+        size = cache.context.batch
+        rows = []
+        with cache.lock:
+            cache.free_sequences  # noqa: B018  sweeps what dead sessions left
+            try:
+                for at in range(0, len(tokens), size):
+                    part = list(tokens[at : at + size])
+                    positions = range(start + at, start + at + len(part))
+                    where = [(self.sequence,)] * len(part)
+                    rows.append(cache.context.decode(part, positions, where, [True] * len(part)))
+            except BaseException:
+                cache.context.forget(self.sequence, start)
+                raise
+            self._tokens.extend(tokens)
+        return np.concatenate(rows) if rows else cache.context.no_rows
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens.
+
+        Raises:
+            RequestRefused: There are fewer.
+        """
+        if not 0 <= length <= len(self._tokens):
+            raise RequestRefused(
+                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
+            )
+        with self._cache.lock:
+            self._cache.context.forget(self.sequence, length)
+            del self._tokens[length:]
+
+    def fork(self) -> LlamaSession:
+        """A second session with the same past; cells are shared, nothing is computed."""
+        return self._cache.fork(self)
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with together.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    for at, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return at
+    return min(len(first), len(second))

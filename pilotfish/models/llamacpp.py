@@ -1,0 +1,381 @@
+"""GGUF models in this process, through llama.cpp: they answer, stream, score labels and give raw logits.
+
+One :class:`LlamaModel` is a model, a streaming model, a label scorer and a token model. Computing happens
+in one worker thread per model, since a context is not thread safe; a cancelled call stops between tokens
+(and between batches of 512 while it reads a prompt). Temperature 0 is the default, so that the same
+question gets the same answer.
+
+Labels are scored by likelihood in the assistant's turn. ``params["blanks"]`` of a request, a list of
+prompts with content-free inputs in place of the real one ("N/A", ""), turns on contextual calibration
+(Zhao et al. 2021, in the form of domain-conditional PMI, Holtzman et al. 2021): the label's mean
+log-likelihood under the blanks is subtracted. docs/papers.md has the
+measurements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from pilotfish.config import Config
+from pilotfish.errors import RequestRefused
+from pilotfish.models import chat_template, llama_labels
+from pilotfish.models.llama_cache import PROMPT, Cache, LlamaSession
+from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
+from pilotfish.models.sampling import Sampler, StopScanner, log_softmax, number
+from pilotfish.models.settings import read_settings
+from pilotfish.records import Chunk, Completion, Request, Usage
+
+T = TypeVar("T")
+
+_IGNORED = {"stream", "stream_options", "user", "metadata", "store", "model", "blanks"}
+_READ = {"temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens"}
+_READ |= {"stop", "logprobs", "top_logprobs", "response_format", "grammar", "n"}
+
+
+class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Settings of the ``llama.cpp`` backend.
+
+    Attributes:
+        name: The name that answers and cache keys carry; default: the file's or catalogue's.
+        context: Cells of the cache, shared by the prompt, sessions and label batches; default: what
+            the model was trained on, at most 4096.
+        threads: Threads for one token at a time and for batches; default: cores - 1.
+        tolerance: Labels whose likelihoods add up to at most this share of the computed ones are left
+            at an upper bound; 0 computes all exactly.
+    """
+
+    name: str = ""
+    context: Annotated[int, msgspec.Meta(ge=16)] | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+
+
+class _Cancelled(Exception):
+    """The caller no longer waits."""
+
+
+class LlamaModel:
+    """A GGUF file as a model.
+
+    Args:
+        path: The file.
+        settings: See :class:`LlamaSettings`.
+
+    Attributes:
+        name: The name that answers carry.
+        vocab: Number of tokens in the vocabulary.
+
+    Raises:
+        ConfigError: The file cannot be loaded, the context is too large for this machine, or the
+            installed library is another build.
+    """
+
+    def __init__(self, path: str | Path, settings: LlamaSettings | None = None) -> None:
+        settings = settings or LlamaSettings()
+        path = Path(path)
+        self.name = settings.name or path.stem
+        self.tolerance = settings.tolerance
+        self.weights = Weights(path)
+        self.vocab = self.weights.vocab
+        # llama.cpp's threads spin while they wait: with every core taken by them, one other busy
+        # process halves the speed (measured: 2 threads on 2 shared cores read 17 tokens/s, 1 reads 22).
+        threads = settings.threads or max(1, (os.cpu_count() or 2) - 1)
+        n_ctx = settings.context or min(self.weights.trained_context, 4096)
+        self._cache = Cache(Context(self.weights, n_ctx, threads, threads))
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"llama-{self.name}")
+        self._priors: dict[Any, llama_labels.Scores] = {}
+        eos, eot = self.weights.eos, self.weights.end_of_turn
+        newline = self.weights.tokenize("\n")
+        # A base model ends a short answer with a new line; it hardly ever ends the text.
+        base = self.weights.chat_template is None and len(newline) == 1
+        self._end = newline[0] if base else eot if eot >= 0 else eos
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> LlamaModel:
+        """Build from a path to a ``.gguf`` file or a name of the catalogue.
+
+        Raises:
+            UnknownName: It is neither.
+            MissingModel: It is in the catalogue, but was not pulled.
+        """
+        checked = read_settings("llama.cpp", LlamaSettings, settings)
+        if rest.endswith(".gguf") or os.sep in rest:
+            return cls(Path(rest).expanduser(), checked)
+        from pilotfish.models.catalogue import locate
+
+        path = locate(rest, config)
+        return cls(path, msgspec.structs.replace(checked, name=checked.name or rest))
+
+    def close(self) -> None:
+        """Free the memory, after what is under way."""
+        self._worker.shutdown()
+        self._cache.context.close()
+        self.weights.close()
+
+    # Tokens
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokens of a text; ``special`` also reads control tokens such as ``<|im_end|>``."""
+        return self.weights.tokenize(text, special=special)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes one token stands for (b"" for control tokens)."""
+        return self.weights.token_bytes(token)
+
+    def session(self) -> LlamaSession:
+        """Start an empty sequence; all sessions share the context's cells."""
+        return self._cache.session()
+
+    def prompt_tokens(self, request: Request) -> list[int]:
+        """The request as the model reads it, up to where its answer begins."""
+        w = self.weights
+        text = chat_template.render(
+            w.chat_template, request.messages, bos=w.token_text(w.bos), eos=w.token_text(w.eos)
+        )
+        tokens = w.tokenize(text, special=w.chat_template is not None)
+        if w.adds_bos and tokens[:1] != [w.bos]:
+            tokens.insert(0, w.bos)
+        if not tokens:
+            raise RequestRefused("Got an empty prompt, but expected some text.")
+        return tokens
+
+    # Answers
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request.
+
+        Raises:
+            RequestRefused: A parameter or message cannot be used, or it does not fit the context.
+        """
+        return await self._run(lambda check: self._answer(request, check, lambda text: None))
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Answer piece by piece; the last chunk carries the whole completion."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def put(text: str | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, text)
+
+        answer = asyncio.ensure_future(self._run(lambda check: self._answer(request, check, put)))
+        answer.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (text := await pieces.get()) is not None:
+                yield Chunk(text=text, delta={"content": text})
+            yield Chunk(completion=await answer)
+        finally:
+            answer.cancel()
+
+    async def _run(self, work: Callable[[Callable[[], None]], T]) -> T:
+        """Run work in the worker thread; cancelling the task ends it at its next check."""
+        cancelled = threading.Event()
+
+        def check() -> None:
+            if cancelled.is_set():
+                raise _Cancelled
+
+        def locked() -> T:
+            check()
+            with self._cache.lock:
+                return work(check)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, locked)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def _answer(
+        self, request: Request, check: Callable[[], None], emit: Callable[[str], None]
+    ) -> Completion:
+        started = time.monotonic()
+        params = request.params
+        _refuse_unknown(params)
+        sampler, scanner = Sampler(params), StopScanner(_stops(params))
+        prompt = self.prompt_tokens(request)
+        logits, cached = self._cache.hold_prompt(prompt, check)
+        room = self._cache.context.n_ctx - len(prompt)
+        limit = params.get("max_completion_tokens", params.get("max_tokens"))
+        wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
+        tokens: list[int] = []
+        pieces: list[str] = []
+        logprobs: list[Mapping[str, Any]] = []
+        reason = "length"
+        grammar = self._grammar(params)
+        try:
+            while True:
+                token = sampler.choose(grammar.mask(logits[0]) if grammar else logits[0])
+                if self.weights.ends(token):
+                    reason = "stop"
+                    break
+                if grammar:
+                    grammar.accept(token)
+                if params.get("logprobs"):
+                    top = int(number(params, "top_logprobs", 0, 0, 20))
+                    logprobs.append(self._logprob(logits[0], token, top))
+                tokens.append(token)
+                if text := scanner.feed(self.token_bytes(token)):
+                    pieces.append(text)
+                    emit(text)
+                if scanner.stopped:
+                    reason = "stop"
+                    break
+                if len(tokens) == min(wanted, room):
+                    break
+                check()
+                at = len(self._cache.prompt)
+                logits = self._cache.extend(PROMPT, at, [token], check)
+                self._cache.prompt.append(token)
+        finally:
+            if grammar:
+                grammar.close()
+        if text := scanner.feed(b"", last=True):
+            pieces.append(text)
+            emit(text)
+        return Completion(
+            text="".join(pieces),
+            model=self.name,
+            usage=Usage(len(prompt), len(tokens), cached),
+            cost=0.0,
+            latency=time.monotonic() - started,
+            finish_reason=reason,
+            logprobs=tuple(logprobs) if params.get("logprobs") else None,
+        )
+
+    def _logprob(self, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
+        rows = log_softmax(logits)
+        best = np.argsort(-rows, kind="stable")[:top]
+        return self._entry(rows, token) | {"top_logprobs": [self._entry(rows, t) for t in best]}
+
+    def _entry(self, rows: Floats, token: int) -> dict[str, Any]:
+        raw = self.token_bytes(int(token))
+        text = raw.decode("utf-8", "replace")
+        return {"token": text, "logprob": float(rows[token]), "bytes": list(raw)}
+
+    def _grammar(self, params: Mapping[str, Any]) -> Grammar | None:
+        form = params.get("response_format") or {"type": "text"}
+        kind = form.get("type") if isinstance(form, Mapping) else form
+        if params.get("grammar"):
+            return self.weights.grammar(str(params["grammar"]))
+        if kind == "text":
+            return None
+        if kind == "json_object":
+            return self.weights.json_grammar('{"type":"object"}')
+        if kind == "json_schema":
+            schema = form.get("json_schema", {}).get("schema")
+            if isinstance(schema, Mapping):
+                return self.weights.json_grammar(json.dumps(schema))
+        raise RequestRefused(
+            f"Got response_format={form!r:.200}, but expected type text, json_object, or json_schema "
+            'with {"json_schema": {"schema": ...}}.'
+        )
+
+    # Labels
+
+    async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
+        """Log-probability of each label as the answer: ``[n, labels]``, float32, rows normalised.
+
+        The labels are compared by the likelihood of their tokens and the end of the turn after them.
+        Labels that together hold at most ``tolerance`` of the mass may carry an upper bound; every
+        other probability is exact up to that share.
+
+        Raises:
+            RequestRefused: A prompt does not fit the context, or there are no labels.
+        """
+        if not labels or not all(labels):
+            raise RequestRefused(f"Got labels {list(labels)!r:.200}, but expected non-empty texts.")
+        return await self._run(lambda check: self._score(list(requests), list(labels), check))
+
+    def _score(
+        self, requests: list[Request], labels: list[str], check: Callable[[], None]
+    ) -> Floats:
+        space = " " if self.weights.chat_template is None else ""
+        paths = [self.weights.tokenize(space + label) for label in labels]
+        if max(map(len, paths)) > self._cache.context.batch // 2:
+            raise RequestRefused("A label is longer than half a batch; expected short labels.")
+        scores = np.zeros((len(requests), len(labels)), dtype=np.float64)
+        for blanks, rows in _by_blanks(requests).items():
+            prompts = [self.prompt_tokens(requests[row]) for row in rows]
+            prior = self._prior(requests[rows[0]], blanks, labels, paths, check)
+            scores[rows] = llama_labels.score(
+                self._cache,
+                prompts,
+                paths,
+                self._end,
+                prior=prior,
+                tolerance=self.tolerance,
+                check=check,
+            )
+        return log_softmax(scores.astype(np.float32))
+
+    def _prior(
+        self,
+        request: Request,
+        blanks: tuple[str, ...],
+        labels: Sequence[str],
+        paths: Sequence[Sequence[int]],
+        check: Callable[[], None],
+    ) -> llama_labels.Scores:
+        """Mean log-likelihood of each label under the content-free prompts; zeros without any."""
+        zeros = np.zeros(len(labels))
+        if not blanks:
+            return zeros
+        key = (blanks, tuple(labels), _system(request))
+        if key not in self._priors:
+            prompts = [self.prompt_tokens(_with_prompt(request, blank)) for blank in blanks]
+            raw = llama_labels.score(
+                self._cache, prompts, paths, self._end, prior=zeros, tolerance=0, check=check
+            )
+            if len(self._priors) >= 64:
+                self._priors.clear()
+            self._priors[key] = raw.mean(axis=0)
+        return self._priors[key]
+
+
+def _by_blanks(requests: Sequence[Request]) -> dict[tuple[str, ...], list[int]]:
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, request in enumerate(requests):
+        groups.setdefault(tuple(request.params.get("blanks") or ()), []).append(row)
+    return groups
+
+
+def _system(request: Request) -> str:
+    return json.dumps([m for m in request.messages if m.get("role") != "user"], sort_keys=True)
+
+
+def _with_prompt(request: Request, prompt: str) -> Request:
+    """The request with another text in its last user message."""
+    last = max(i for i, m in enumerate(request.messages) if m.get("role") == "user")
+    messages = [
+        {**m, "content": prompt} if i == last else m for i, m in enumerate(request.messages)
+    ]
+    return Request(messages=tuple(messages))
+
+
+def _refuse_unknown(params: Mapping[str, Any]) -> None:
+    unknown = {k for k, v in params.items() if v is not None} - _READ - _IGNORED
+    if unknown or params.get("n") not in (None, 1):
+        named = ", ".join(sorted(unknown)) or f"n={params['n']}"
+        raise RequestRefused(
+            f"The llama.cpp backend cannot do what {named} asks for.",
+            remedy=f"It reads: {', '.join(sorted(_READ))} (n = 1)",
+        )
+
+
+def _stops(params: Mapping[str, Any]) -> list[str]:
+    stop = params.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
+        raise RequestRefused(f"Got stop={stop!r}, but expected a text or a list of texts.")
+    return list(stops)

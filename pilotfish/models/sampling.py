@@ -1,0 +1,114 @@
+"""From logits to a token, and from tokens to text that ends where it should.
+
+Temperature, top-k, nucleus (Holtzman et al. 2020) and min-p (Nguyen et al. 2024) sampling, in this order
+as llama.cpp's own default chain applies them after one another; stop strings that never leak into the
+output, even when a stop string arrives in pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.errors import RequestRefused
+
+Floats = NDArray[np.float32]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Row-wise log-probabilities ``[..., vocab]``, float32; rows may hold -inf.
+
+    >>> log_softmax(np.log(np.array([1, 3], dtype=np.float32))).round(3).tolist()
+    [-1.3860000371932983, -0.2879999876022339]
+    """
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)
+    return np.asarray(shifted - np.log(total).astype(np.float32), dtype=np.float32)
+
+
+class Sampler:
+    """Chooses tokens as the request's parameters ask.
+
+    Args:
+        params: ``temperature`` (>= 0; 0, the default, takes the likeliest token), ``top_k`` (0 is
+            off), ``top_p`` in (0, 1], ``min_p`` in [0, 1), ``seed`` (None draws a fresh one).
+
+    Raises:
+        RequestRefused: A parameter is out of its range.
+    """
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.temperature = number(params, "temperature", 0.0, 0.0, 100.0)
+        self.top_k = int(number(params, "top_k", 0, 0, 1e9))
+        self.top_p = number(params, "top_p", 1.0, 1e-9, 1.0)
+        self.min_p = number(params, "min_p", 0.0, 0.0, 1.0)
+        seed = params.get("seed")
+        if seed is not None and (not isinstance(seed, int) or seed < 0):
+            raise RequestRefused(f"Got seed={seed!r}, but expected a whole number >= 0.")
+        self._random = np.random.default_rng(seed)
+
+    def choose(self, logits: Floats) -> int:
+        """One token from ``[vocab]`` logits; -inf is never chosen."""
+        if self.temperature == 0.0:
+            return int(logits.argmax())
+        kept = np.argsort(-logits, kind="stable")[: self.top_k or None]
+        p = np.exp(log_softmax(logits[kept])).astype(np.float64)
+        # The token that crosses top_p is kept, so at least one always is.
+        size = int(np.searchsorted(np.cumsum(p), self.top_p)) + 1 if self.top_p < 1 else len(p)
+        size = min(size, int((p >= self.min_p * p[0]).sum()))
+        p = np.exp(log_softmax(logits[kept[:size]] / np.float32(self.temperature)))
+        return int(self._random.choice(kept[:size], p=p.astype(np.float64) / p.sum(dtype=float)))
+
+
+def number(params: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    """A numeric parameter inside [low, high].
+
+    Raises:
+        RequestRefused: It is something else.
+    """
+    value = params.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise RequestRefused(f"Got {name}={value!r}, but expected a number in [{low:g}, {high:g}].")
+    return float(value)
+
+
+class StopScanner:
+    """Turns token bytes into text, and stops at the first stop string.
+
+    Args:
+        stops: Non-empty stop strings; none of them is part of the output.
+
+    >>> scanner = StopScanner(["END"])
+    >>> [scanner.feed(piece) for piece in (b"ab", b"E", b"x", b"EN", b"D!")], scanner.stopped
+    (['ab', '', 'Ex', '', ''], True)
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [s for s in stops if s]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: bytes, *, last: bool = False) -> str:
+        """The text that may be shown now; what could still begin a stop string is held back."""
+        if self.stopped:
+            return ""
+        text = self._held + self._decoder.decode(piece, last)
+        found = [at for at in (text.find(s) for s in self._stops) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = 0 if last else max((_overlap(text, s) for s in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that begins ``stop``."""
+    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
