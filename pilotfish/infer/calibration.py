@@ -1,0 +1,444 @@
+"""Ask the large model only about the rows that decide the threshold, and stop when it is decided.
+
+The scores of all calibration rows are free; each answer costs a call. :class:`Calibration` walks the rows
+in random order, asks about those that the threshold in hand would serve, tests after every batch, moves
+on to the next threshold, and stops when another answer is no longer worth its price. It can be killed and
+resumed anywhere.
+
+What keeps the promise true (docs/certainty.md has the long form): the order and the coins are drawn
+before any answer is seen; whether a row is asked depends on its score and its coin, never on its
+answer; a threshold is tested only on a gapless prefix of the order; each test may be looked at any
+number of times; and thresholds are certified from the safest down, without a gap. Which threshold is looked at
+next, and when to stop, is then free.
+
+After: sequential tests of Waudby-Smith and Ramdas 2024; active asking with inverse-probability weights as
+in Xu, Karampatziakis and Mineiro 2024; lazy, threshold-by-threshold asking as in BARGAIN (Zeighami et
+al. 2025). Differences are listed in docs/papers.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pilotfish.errors import InputError
+from pilotfish.infer.certificate import Certificate
+from pilotfish.infer.certify import (
+    CURVE_POINTS,
+    conclude,
+    counted_shares,
+    set_aside,
+    start_index,
+    threshold_bins,
+)
+from pilotfish.infer.constraints import (
+    Answers,
+    Bools,
+    Constraint,
+    Floats,
+    Ints,
+    checked_labels,
+    checked_scores,
+    checked_setting,
+    checked_thresholds,
+    terms,
+    threshold_grid,
+)
+from pilotfish.infer.planning import (
+    asking_probability,
+    least_probability,
+    next_target,
+    outlook,
+    relearned,
+)
+from pilotfish.infer.sequential import Tester
+
+Method = Literal["binomial", "betting"]
+FORMAT = 1
+
+
+class Calibration:
+    """A calibration under way: ``next`` says what to ask, ``tell`` takes the answers.
+
+    Args:
+        scores: The small model's scores of the calibration rows, ``[n]`` in [0, 1].
+        small: Its labels, for promises about a class.
+        constraints: The promises; several share ``delta`` equally.
+        delta: Allowed probability that a certified promise is broken.
+        thresholds: Candidates, chosen without these rows' answers (and, for promises about
+            ``"inputs"``, without their scores). Default: :func:`threshold_grid`.
+        expected_disagreement: The predicted chance that small and large differ, per row ``[n]`` or
+            as a function of the scores, fitted on other rows. With ``method="betting"`` rows that
+            surely agree are then asked less often. Default: every row that is needed is asked.
+        budget: Most answers to ask for; None: no limit but the rows.
+        remaining: Inputs that the cascade is to serve afterwards: asking stops when the coverage
+            still to be gained is worth fewer calls than it costs. None: goes on while there is hope.
+        method: ``"binomial"``: exact, every needed row asked. ``"betting"``: unequal probabilities.
+        population: ``"inputs"``: the promise is about inputs drawn like these rows. ``"file"``: it
+            is about these very rows (agree and precision, method binomial): answers asked for
+            replace the small model's, and sampling without replacement counts.
+        reference: Scores of rows outside the sample; see :func:`pilotfish.infer.certify.certify`.
+        seed: Decides the order and the coins.
+
+    Raises:
+        InputError: As :func:`pilotfish.infer.certify.certify`.
+
+    >>> calibration = Calibration(np.linspace(0, 1, 2000), delta=0.05)
+    >>> while (rows := calibration.next(50)).size:
+    ...     calibration.tell(rows, agreed=rows > 600)
+    >>> certificate = calibration.certificate()
+    >>> certificate.reason, certificate.asked < 2000, 0.25 < certificate.threshold < 0.32
+    ('certified', True, True)
+    """
+
+    def __init__(
+        self,
+        scores: ArrayLike,
+        *,
+        small: Sequence[Any] | NDArray[Any] | None = None,
+        constraints: Sequence[Constraint] = (Constraint("agree", 0.95),),
+        delta: float = 0.05,
+        thresholds: ArrayLike | None = None,
+        expected_disagreement: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        budget: int | None = None,
+        remaining: float | None = None,
+        method: Method = "binomial",
+        population: Literal["inputs", "file"] = "inputs",
+        reference: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> None:
+        values = checked_scores(scores)
+        n = values.size
+        self.constraints = checked_setting(constraints, delta, small, None, later=True)
+        self.delta, self.method, self.population = delta, method, population
+        self.budget, self.remaining, self.seed = budget, remaining, seed
+        self._check_names()
+        labels = checked_labels(small, n, "small")
+        self._expected = self._predictions(expected_disagreement, values)
+        finite = population == "file"
+        if thresholds is None and finite:
+            thresholds = threshold_grid(values, 60)
+        self._grid = checked_thresholds(thresholds)
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(n)
+        coins = rng.random(n)
+        self._share = delta / len(self.constraints)
+        self._given = None if reference is None else checked_scores(reference)
+        others = np.zeros(0) if self._given is None else self._given
+        other_labels = None
+        if finite:
+            others, other_labels = values, labels
+        elif set_aside(self.constraints, reference):
+            aside, order = order[: -(-n // 10)], order[-(-n // 10) :]
+            others, other_labels = values[aside], None if labels is None else labels[aside]
+        self._rows: Ints = order
+        self._place = {int(row): k for k, row in enumerate(order)}
+        self._scores = values
+        self._labels = labels
+        m = order.size
+        self._bins = threshold_bins(self._grid, values[order])
+        self._ordered_expected = self._expected[order]
+        ordered_labels = None if labels is None else labels[order]
+        self._probability = (
+            asking_probability(self.constraints, self._expected[order], ordered_labels, self._share)
+            if self._active
+            else np.ones(m)
+        )
+        self._wanted: Bools = coins[order] < self._probability
+        if labels is not None:
+            self._wanted &= self._matters(labels[order])
+        self._answered: Bools = np.zeros(m, dtype=bool)
+        self._pending: Bools = np.zeros(m, dtype=bool)
+        self._agreed: Bools = np.zeros(m, dtype=bool)
+        self._large = np.full(m, None, dtype=object)
+        self._small = None if labels is None else labels[order]
+        self._testers = [
+            self._tester(c, counted_shares(c, self._grid, others, other_labels))
+            for c in self.constraints
+        ]
+        self._start = max(
+            start_index(t.constraint, t.shares, m, self._share) for t in self._testers
+        )
+        self._certified = self._start - 1
+        self._target: int | None = None
+        self._planned = False
+        self._log: list[list[Any]] = []
+
+    def _check_names(self) -> None:
+        if self.method not in ("binomial", "betting"):
+            raise InputError(f"Got method={self.method!r}, but expected 'binomial' or 'betting'.")
+        if self.population not in ("inputs", "file"):
+            raise InputError(f"Got population={self.population!r}; expected 'inputs' or 'file'.")
+        recall = any(c.kind == "recall" for c in self.constraints)
+        if self.population == "file" and (recall or self.method != "binomial"):
+            raise InputError(
+                "A promise about this very file is tested for agree and precision, by binomial.",
+                remedy='Use population="inputs"',
+            )
+        if self.budget is not None and self.budget < 0:
+            raise InputError(f"Got budget={self.budget}, but expected 0 or more answers.")
+
+    def _predictions(self, expected: Any, scores: Floats) -> Floats:
+        self._active = expected is not None and self.method == "betting"
+        if expected is None:
+            return np.asarray(np.clip(1.0 - scores, 1e-4, 1.0 - 1e-4))
+        column = np.asarray(expected(scores) if callable(expected) else expected, dtype=np.float64)
+        if column.shape != scores.shape or not np.all((column >= 0) & (column <= 1)):
+            raise InputError(
+                f"Got expected_disagreement of shape {column.shape} for {scores.size} rows; "
+                "expected one probability per row."
+            )
+        return np.asarray(np.clip(column, 1e-4, 1.0 - 1e-4))
+
+    def _matters(self, small: Any) -> Bools:
+        """Rows whose answer can change a payoff at all (precision: only those called the class)."""
+        if all(c.kind == "precision" for c in self.constraints):
+            return np.isin(small, [c.label for c in self.constraints])
+        return np.ones(small.size, dtype=bool)
+
+    @property
+    def asked(self) -> int:
+        """Answers taken so far."""
+        return int(self._answered.sum())
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be asked (answers under way may still be told)."""
+        self._plan()
+        return self._target is None and not self._pending.any()
+
+    def next(self, k: int) -> Ints:
+        """Up to ``k`` row indices to ask the large model about now; empty: nothing more.
+
+        Rows handed out and not yet told are not handed out again; after a resume they are.
+        """
+        self._plan()
+        if self._target is None:
+            return np.zeros(0, dtype=np.int64)
+        left = (
+            k
+            if self.budget is None
+            else min(k, self.budget - self.asked - int(self._pending.sum()))
+        )
+        places = np.flatnonzero(self._open() & self._needs(self._target))[: max(left, 0)]
+        self._pending[places] = True
+        return np.asarray(self._rows[places], dtype=np.int64)
+
+    def tell(
+        self,
+        rows: Iterable[int],
+        agreed: ArrayLike,
+        large: Sequence[Any] | NDArray[Any] | None = None,
+    ) -> None:
+        """Take answers, in any order; one that is known already is ignored.
+
+        Args:
+            rows: Row indices.
+            agreed: Whether small and large agree; False where the large model could not answer.
+            large: Its labels (None: it could not answer); needed for recall.
+
+        Raises:
+            InputError: A row that does not exist, or lengths that differ.
+        """
+        indices = [int(r) for r in rows]
+        same = np.asarray(agreed).astype(bool).ravel()
+        if same.size != len(indices) or (large is not None and len(large) != len(indices)):
+            raise InputError(f"Got {len(indices)} rows, but {same.size} answers.")
+        if large is None and any(c.kind == "recall" for c in self.constraints) and indices:
+            raise InputError("A recall promise needs the large model's labels (large=...).")
+        for i, row in enumerate(indices):
+            if not 0 <= row < self._scores.size:
+                raise InputError(f"Got row {row}, but the sample has {self._scores.size} rows.")
+            place = self._place.get(row)
+            if place is None or self._answered[place]:
+                continue
+            self._answered[place], self._pending[place] = True, False
+            self._agreed[place] = same[i]
+            self._large[place] = None if large is None else large[i]
+            self._log.append([row, bool(same[i]), None if large is None else large[i]])
+        self._planned = False
+        self._advance()
+
+    def _open(self) -> Bools:
+        return self._wanted & ~self._answered & ~self._pending
+
+    def _needs(self, index: int) -> Bools:
+        """Rows whose answer the test of one threshold uses."""
+        if any(c.kind == "recall" for c in self.constraints):
+            return np.ones(self._bins.size, dtype=bool)
+        return np.asarray(self._bins <= index)
+
+    def _prefix(self, index: int) -> int:
+        """How many rows from the start of the order are fully known for this threshold."""
+        gaps = self._wanted & ~self._answered & self._needs(index)
+        return int(np.argmax(gaps)) if gaps.any() else gaps.size
+
+    def _answers(self, rows: Any = slice(None)) -> Answers:
+        return Answers(
+            self._agreed,
+            self._answered & self._wanted,
+            self._probability,
+            np.ones(self._bins.size),
+            self._small,
+            self._large,
+        ).take(rows)
+
+    def _advance(self) -> None:
+        """Certify as far as the answers allow."""
+        if self._target is None:
+            return
+        if all(c.monotone for c in self.constraints) and self._passes(self._target):
+            self._certified = max(self._certified, self._target)
+        while self._certified < self._target and self._passes(self._certified + 1):
+            self._certified += 1
+
+    def _passes(self, index: int) -> bool:
+        prefix = self._prefix(index)
+        known, bins = self._answers(slice(0, prefix)), self._bins[:prefix]
+        return all(t.passes(index, terms(t.constraint, known), bins) for t in self._testers)
+
+    def _tester(self, constraint: Constraint, shares: Floats) -> Tester:
+        size, counted = self._grid.size, np.ones(self._bins.size)
+        if constraint.kind == "precision":
+            counted = np.asarray(self._small == constraint.label, dtype=np.float64)
+        members = np.cumsum(np.bincount(self._bins, counted, minlength=size + 1)[:size])
+        floor = 1.0
+        if self._active:
+            floor = least_probability(self.constraints, self._bins.size, self._share)
+        return Tester(
+            constraint,
+            self.method,
+            self.population,
+            self._share,
+            floor,
+            self._bins.size,
+            shares,
+            members.astype(np.int64),
+        )
+
+    def _plan(self) -> None:
+        if self._planned:
+            return
+        self._planned = True
+        if self._target is not None:
+            self._advance()
+        n = self._bins.size
+        finite = self.population == "file"
+        errors = (~self._agreed).astype(float)
+        expected, doubt = relearned(self._ordered_expected, self._answered, errors)
+        expected = np.where(self._answered, errors, expected)
+        doubt = np.where(self._answered, 0.0, doubt)
+        outlooks = []
+        for tester in self._testers:
+            view = outlook(
+                tester.constraint,
+                expected,
+                doubt,
+                self._answered,
+                self._probability,
+                self._bins,
+                self._grid.size,
+                self._small,
+            )
+            outlooks.append((view, tester.z))
+        open_rows = self._wanted & ~self._answered
+        self._target = next_target(
+            outlooks,
+            self._bins,
+            open_rows,
+            self._certified,
+            self._start,
+            remaining=self.remaining,
+            budget=float(n) if self.budget is None else float(self.budget - self.asked),
+            finite=finite,
+        )
+
+    def certificate(self, *, curve: int = CURVE_POINTS) -> Certificate:
+        """What is certified by now; valid at any moment, also before it is ``done``.
+
+        Args:
+            curve: Most points of the certificate's curve.
+        """
+        reach = self._certified if self._target is None else max(self._certified, self._target)
+        reach = max(reach, 0) if self._grid.size else 0
+        size = reach + 1
+        prefix = self._prefix(reach)
+        known, bins = self._answers(slice(0, prefix)), self._bins[:prefix]
+        parts = [terms(c, known) for c in self.constraints]
+        served = np.cumsum(np.bincount(self._bins, minlength=self._grid.size + 1))[:size]
+        spent = self.budget is not None and self.asked >= self.budget
+        reason = "budget" if spent else "no-threshold" if self._winnable() else "too-few-answers"
+        return conclude(
+            self._grid[:size],
+            served / max(self._bins.size, 1),
+            self._certified if self._certified >= self._start else None,
+            parts[0],
+            np.minimum(bins, size),
+            lambda j: self._testers[0].upper(j, parts[0], bins),
+            points=curve,
+            constraints=self.constraints,
+            delta=self.delta,
+            method=self.method,
+            draws=prefix,
+            asked=self.asked,
+            reason=reason,
+            population=self.population,
+        )
+
+    def _winnable(self) -> bool:
+        """Whether perfect agreement on every row would have been certified."""
+        n, last = self._bins.size, self._grid.size - 1
+        large = None if self._small is None else self._small
+        perfect = Answers(
+            np.ones(n, dtype=bool), self._wanted, self._probability, np.ones(n), self._small, large
+        )
+        return all(t.passes(last, terms(t.constraint, perfect), self._bins) for t in self._testers)
+
+    def to_json(self) -> str:
+        """Everything needed to go on after a kill; :meth:`from_json` reads it."""
+        state = {
+            "format": FORMAT,
+            "scores": self._scores.tolist(),
+            "small": None if self._labels is None else list(self._labels),
+            "constraints": [asdict(c) for c in self.constraints],
+            "delta": self.delta,
+            "thresholds": self._grid.tolist(),
+            "expected_disagreement": self._expected.tolist() if self._active else None,
+            "budget": self.budget,
+            "remaining": self.remaining,
+            "method": self.method,
+            "population": self.population,
+            "reference": None if self._given is None else self._given.tolist(),
+            "seed": self.seed,
+        }
+        progress = {"log": self._log, "certified": self._certified, "target": self._target}
+        return json.dumps({"settings": state, **progress, "planned": self._planned})
+
+    @classmethod
+    def from_json(cls, text: str) -> Calibration:
+        """Resume: same order, same coins, every answer kept; rows under way are handed out again.
+
+        Raises:
+            InputError: The text was not written by :meth:`to_json`.
+        """
+        try:
+            state = json.loads(text)
+            settings = dict(state["settings"])
+            if settings.pop("format") != FORMAT:
+                raise InputError("This calibration was saved by another version of Pilotfish.")
+            settings["constraints"] = [Constraint(**c) for c in settings["constraints"]]
+            resumed = cls(settings.pop("scores"), **settings)
+            rows, agreed, large = (
+                (list(c) for c in zip(*state["log"], strict=True)) if state["log"] else ([], [], [])
+            )
+            resumed.tell(rows, agreed, large)
+            resumed._certified, resumed._target = int(state["certified"]), state["target"]
+            resumed._planned = bool(state["planned"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"This is no saved calibration: {error}.") from error
+        return resumed

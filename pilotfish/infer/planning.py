@@ -1,0 +1,211 @@
+"""Which threshold to go for next, and whether it is still worth the answers it costs.
+
+Planning only decides where to ask and when to stop. The tests are valid whatever it decides, so it may
+use rough predictions: a wrong plan costs answers, never the promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from pilotfish.infer.constraints import Bools, Constraint, Floats, Ints
+
+PRIOR_ROWS = 4.0
+LEAST_CHANCE = 0.02
+
+
+def relearned(
+    expected: Floats, answered: Bools, errors: Floats, groups: int = 12
+) -> tuple[Floats, Floats]:
+    """Predicted disagreement of every row, corrected by the answers seen so far.
+
+    Rows are grouped by their prediction; each group's rate is the mean of its answers and of
+    ``PRIOR_ROWS`` imagined ones.
+
+    Returns:
+        The prediction ``[n]`` in (0, 1) and its standard error ``[n]``.
+    """
+    edges = (
+        np.unique(np.quantile(expected, np.linspace(0, 1, groups + 1)[1:-1]))
+        if expected.size
+        else expected
+    )
+    group = np.searchsorted(edges, expected, side="left")
+    count = np.bincount(group, answered, minlength=edges.size + 1) + PRIOR_ROWS
+    members = np.maximum(np.bincount(group, minlength=edges.size + 1), 1)
+    prior = np.bincount(group, expected, minlength=edges.size + 1) / members
+    found = np.bincount(group, answered * errors, minlength=edges.size + 1)
+    rate = np.clip((found + PRIOR_ROWS * prior) / count, 1e-4, 1.0 - 1e-4)
+    scale = rate / np.maximum(prior, 1e-9)
+    return (
+        np.clip(expected * scale[group], 1e-5, 1.0 - 1e-5),
+        np.sqrt(rate * (1.0 - rate) / count)[group],
+    )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is predicted for one promise at every threshold, if all rows were asked; ``[thresholds]``.
+
+    Attributes:
+        total: Sum of the payoffs (positive: the promise holds).
+        spread: Standard deviation of that sum as a sample of the inputs.
+        unknown: Standard deviation of the prediction itself.
+    """
+
+    total: Floats
+    spread: Floats
+    unknown: Floats
+
+    def chance(self, z: float) -> Floats:
+        """Chance that the test passes by the last row, ``z`` being what it needs."""
+        return np.asarray(
+            special.ndtr((self.total - z * self.spread) / np.maximum(self.unknown, 1e-9))
+        )
+
+    def share_needed(self, z: float, *, finite: bool) -> Floats:
+        """Share of the rows after which it is expected to pass, in (0, 1]."""
+        hardness = (z * self.spread) ** 2
+        gain = np.maximum(self.total, 1e-9) ** 2
+        share = hardness / (gain + hardness) if finite else hardness / gain
+        return np.asarray(np.clip(np.where(self.total > 0, share, 1.0), 0.0, 1.0))
+
+
+def outlook(
+    constraint: Constraint,
+    expected: Floats,
+    doubt: Floats,
+    answered: Bools,
+    probability: Floats,
+    bins: Ints,
+    size: int,
+    small: NDArray[Any] | None,
+) -> Outlook:
+    """Predict the sums of one promise's payoffs.
+
+    Args:
+        constraint: The promise.
+        expected: Chance of disagreement per row (0 or 1 where it is known), ``[n]``.
+        doubt: Its standard error, ``[n]``.
+        answered: Rows whose answer is known.
+        probability: Chance with which each row is asked.
+        bins: Threshold index per row.
+        size: How many thresholds there are.
+        small: The small model's labels, for a promise about a class.
+    """
+    alpha = constraint.alpha
+    one, zero = np.ones(bins.size), np.zeros(bins.size)
+    counted, loss, below = one, expected, zero
+    if constraint.kind == "agree" and constraint.on == "all":
+        below = alpha * one
+    served = alpha - expected
+    if constraint.kind != "agree" and small is not None:
+        counted = np.asarray(small == constraint.label, dtype=np.float64)
+        served = counted * served
+        if constraint.kind == "recall":
+            others = max(len(set(small.tolist())) - 1, 1)
+            loss = counted * (1.0 - expected) + (1.0 - counted) * expected / others
+            below, counted = alpha * loss, 1.0 - counted
+            served = below - counted * loss
+
+    def cumulative(values: Floats) -> Floats:
+        return np.asarray(np.cumsum(np.bincount(bins, values, minlength=size + 1)[:size]))
+
+    guessed = cumulative(~answered * counted * loss * (1.0 - loss))
+    return Outlook(
+        below.sum() + cumulative(served - below),
+        np.sqrt(cumulative(counted * loss / probability) + 1e-9),
+        np.sqrt(guessed) + 0.5 * cumulative(counted * doubt),
+    )
+
+
+def next_target(
+    outlooks: list[tuple[Outlook, float]],
+    bins: Ints,
+    open_rows: Bools,
+    certified: int,
+    start: int,
+    *,
+    remaining: float | None,
+    budget: float,
+    finite: bool,
+) -> int | None:
+    """The threshold whose expected net saving is largest; None if none saves anything.
+
+    Args:
+        outlooks: One per promise, with the ``z`` its test needs.
+        bins: Threshold index of every row, in the order of asking.
+        open_rows: Rows that would be asked if a threshold needed them and have no answer yet.
+        certified: Index of the lowest certified threshold, or ``start - 1``.
+        start: First threshold of the sequence.
+        remaining: Inputs that the cascade will serve; None: as many as it takes.
+        budget: Answers left.
+        finite: The rows are themselves what is served: a row asked below the threshold would have
+            been sent to the large model anyway and costs nothing extra.
+    """
+    n, size = bins.size, outlooks[0][0].total.size
+    if certified + 1 >= size or n == 0 or budget <= 0:
+        return None
+    chance, share = np.ones(size), np.zeros(size)
+    for outlook, z in outlooks:
+        chance = np.minimum(chance, outlook.chance(z))
+        share = np.maximum(share, outlook.share_needed(z, finite=finite))
+    served = np.cumsum(np.bincount(bins, minlength=size + 1)[:size]).astype(float)
+    left = np.cumsum(np.bincount(bins, open_rows, minlength=size + 1)[:size])
+    base = served[certified] if certified >= 0 else 0.0
+    asks = np.maximum(left - (1.0 - share) * served, np.minimum(left, 1.0))
+    possible = (np.arange(size) > certified) & (np.arange(size) >= start)
+    possible &= (asks <= budget) & (chance > LEAST_CHANCE) & (served > base)
+    if finite:
+        open_base = left[certified] if certified >= 0 else 0.0
+        above = np.minimum(asks, asks * base / np.maximum(served, 1.0))
+        gain = chance * (left - open_base - (asks - above)) - above
+    else:
+        inputs = 1000.0 * n if remaining is None else remaining
+        gain = chance * (served - base) / n * inputs - asks
+    gain = np.where(possible, gain, -np.inf)
+    best = int(np.argmax(gain))
+    return best if gain[best] > 0 else None
+
+
+def asking_probability(
+    constraints: tuple[Constraint, ...],
+    expected: Floats,
+    small: NDArray[Any] | None,
+    delta: float,
+) -> Floats:
+    """With which probability each row is asked, ``[n]`` in (0, 1].
+
+    In proportion to the root of the expected squared payoff (Neyman's allocation), 1 where a
+    disagreement is as likely as the promise allows on average. Never below a floor, which keeps the
+    largest bet (1/floor limits it) well above the one that ``n`` rows call for. Values lie on a
+    coarse grid, so that rows of equal weight can be counted together.
+
+    Args:
+        constraints: The promises; a row is asked for the one that needs it most.
+        expected: Predicted chance of disagreement, from other rows.
+        small: The small model's labels, for recall.
+        delta: Failure probability per promise.
+    """
+    floor = least_probability(constraints, expected.size, delta)
+    probability = np.full(expected.size, floor)
+    for constraint in constraints:
+        alpha = constraint.alpha
+        root = np.sqrt(expected / alpha)
+        if constraint.kind == "recall":
+            missed = np.sqrt(expected) * constraint.target / alpha
+            root = np.where(small == constraint.label, 1.0, missed)
+        probability = np.maximum(probability, np.clip(root, floor, 1.0))
+    steps = np.ceil(np.log(probability / floor) / np.log(1.15) - 1e-9)
+    return np.asarray(np.minimum(1.0, floor * 1.15**steps))
+
+
+def least_probability(constraints: tuple[Constraint, ...], n: int, delta: float) -> float:
+    """The floor of :func:`asking_probability`; depends on the sample's size alone."""
+    need = max(np.log(1.0 / delta) / (max(n, 1) * c.alpha) for c in constraints)
+    return float(min(1.0, max(2.5 * need, 2.0 * np.sqrt(2.0 * need), 0.05)))
