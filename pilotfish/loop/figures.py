@@ -26,6 +26,46 @@ def percent(share: float | None, digits: int = 0) -> str:
     return _minus(f"{share * 100:g}%")
 
 
+def exact(share: float) -> str:
+    """A share that somebody chose, as they chose it.
+
+    >>> exact(1 - 0.95), exact(0.975)
+    ('5%', '97.5%')
+    """
+    return f"{round(share * 100, 6):g}%"
+
+
+def at_least(share: float | None) -> str:
+    """A lower bound, never rounded up.
+
+    >>> at_least(0.95099), at_least(1 - 0.05)
+    ('95.0%', '95.0%')
+    """
+    return UNKNOWN if share is None else f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"
+
+
+def at_most(share: float | None) -> str:
+    """An upper bound, never rounded down.
+
+    >>> at_most(0.04901)
+    '5.0%'
+    """
+    return UNKNOWN if share is None else f"{math.ceil(share * 1000 - 1e-9) / 10:.1f}%"
+
+
+def score(value: float) -> str:
+    """A score in [0, 1]; only 1 itself reads as 1.
+
+    >>> score(0.73125), score(0.99996)
+    ('0.731', '0.99996')
+    """
+    for places in range(3, 8):
+        text = f"{value:.{places}f}"
+        if float(text) != 1.0 or value == 1.0:
+            return text
+    return f"{value:g}"
+
+
 def money(dollars: float | None) -> str:
     """US dollars; small amounts keep two significant digits.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pilotfish.loop.figures import count, milliseconds, money, percent
+from pilotfish.loop.figures import at_most, count, milliseconds, money, percent
 from pilotfish.loop.result import Gold, OffloadResult
 from pilotfish.loop.svg import BAD, GOOD, INK, LARGE, LINE, MUTED, PAPER, SMALL, Draw, Plot, plot
 from pilotfish.loop.wording import REDUCTIONS, in_money
@@ -78,9 +78,9 @@ def curve(result: OffloadResult) -> tuple[Draw, float, str] | None:
             ax.plot(*at, "o", ms=9, color=PAPER, mec=INK, mew=2, zorder=5, clip_on=False)
             left = at[0] > 50
             ax.annotate(
-                f"chosen: {percent(at[0] / 100)} served,\nat most {percent(at[1] / 100, 1)} differ"
+                f"chosen: {percent(at[0] / 100)} served,\nat most {at_most(at[1] / 100)} differ"
                 if first["kind"] == "agree"
-                else f"chosen: {percent(at[0] / 100)} served,\nat most {percent(at[1] / 100, 1)}",
+                else f"chosen: {percent(at[0] / 100)} served,\nat most {at_most(at[1] / 100)}",
                 at,
                 xytext=(-10 if left else 10, 12),
                 textcoords="offset points",
@@ -100,7 +100,7 @@ def curve(result: OffloadResult) -> tuple[Draw, float, str] | None:
     alt = f"Coverage against risk. The target is {alpha:g}% {said}."
     alt += (
         f" Chosen: {percent(at[0] / 100)} answered by the small model, upper bound "
-        f"{percent(at[1] / 100, 1)}."
+        f"{at_most(at[1] / 100)}."
         if at
         else " No threshold was certified."
     )

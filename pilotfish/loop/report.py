@@ -26,7 +26,7 @@ EXAMPLES = 20
 
 def render_report(result: OffloadResult) -> str:
     """The report as one HTML page."""
-    from pilotfish.loop.plots import draw_all
+    from pilotfish.loop.plots import SHOWN_CLASSES, draw_all
 
     return _template().render(
         r=result,
@@ -41,6 +41,7 @@ def render_report(result: OffloadResult) -> str:
         plots=draw_all(result),
         examples=result.disagreements[:EXAMPLES],
         shown=SHOWN_TEXT,
+        shown_classes=SHOWN_CLASSES,
     )
 
 
@@ -61,6 +62,7 @@ def _template() -> Template:
         "duration": figures.duration,
         "milliseconds": figures.milliseconds,
         "number": figures.number,
+        "score": figures.score,
         "shorten": lambda text: _clip(text, SHOWN_TEXT),
         "clip": lambda text: _clip(text, FULL_TEXT),
         "shell": shlex.quote,

@@ -88,10 +88,11 @@ def _svg(draw: Draw, width: float, height: float, alt: str, salt: str) -> str:
     own = {"svg.hashsalt": salt, "font.size": 11.5 if narrow else 12.5}
     with mpl.rc_context(STYLE | own):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         draw(figure.add_subplot(), narrow)
         out = StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        # Not savefig, which draws everything once more to measure it.
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
     return _themed(out.getvalue(), alt)
 
 

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pilotfish.loop.figures import UNKNOWN, count, duration, money, number, percent
+from pilotfish.loop.figures import (
+    UNKNOWN,
+    at_least,
+    at_most,
+    count,
+    duration,
+    exact,
+    money,
+    percent,
+    score,
+)
 from pilotfish.loop.result import OffloadResult, RaceEntry
 
 WEAK = 0.7  # below this accuracy on the user's own labels the large model itself is called weak
@@ -49,7 +59,7 @@ def constraints(result: OffloadResult) -> list[Mapping[str, Any]]:
 
 def confidence(result: OffloadResult) -> str:
     """1 - delta as a percentage."""
-    return percent(1 - float(result.certificate.get("delta") or 0.0))
+    return exact(1 - float(result.certificate.get("delta") or 0.0))
 
 
 def promise(result: OffloadResult, constraint: Mapping[str, Any]) -> str:
@@ -58,12 +68,12 @@ def promise(result: OffloadResult, constraint: Mapping[str, Any]) -> str:
     label = constraint.get("label") or ""
     if constraint["kind"] == "precision":
         return (
-            f"at least {percent(target)} of the inputs that it calls “{label}” are “{label}” to "
+            f"at least {exact(target)} of the inputs that it calls “{label}” are “{label}” to "
             f"{large} as well"
         )
     if constraint["kind"] == "recall":
         return (
-            f"at least {percent(target)} of the inputs that {large} would have called “{label}” "
+            f"at least {exact(target)} of the inputs that {large} would have called “{label}” "
             "are still called that"
         )
     whose = "its own answers" if constraint.get("on") == "served" else "all answers"
@@ -74,7 +84,7 @@ def promise(result: OffloadResult, constraint: Mapping[str, Any]) -> str:
         differ = "differ in any label from what"
     elif result.task.kind == "rating" and result.task.tolerance > 0:
         differ = f"are more than {result.task.tolerance:g} away from what"
-    return f"at most {percent(1 - target)} of {whose} {differ} {large} would have said"
+    return f"at most {exact(1 - target)} of {whose} {differ} {large} would have said"
 
 
 def headline(result: OffloadResult) -> str:
@@ -132,13 +142,18 @@ def notes(result: OffloadResult) -> list[Note]:
     found = []
     large = result.large.name
     if not certified(result):
+        better = (
+            "a lower --agree, more answers to learn from (--budget), or a prompt that tells the labels "
+            "apart more clearly"
+            if result.certificate.get("reason") == "no-threshold"
+            else "more answers (--budget), more inputs in the file, or a lower --agree"
+        )
         found.append(
             Note(
                 "bad",
                 "Nothing is offloaded yet",
-                "What helps, in this order: more answers (--budget), a lower --agree, more inputs in "
-                "the file, clearer labels in the prompt. Answers that were paid for are kept: the "
-                "next run does not ask for them again.",
+                f"What helps: {better}. Answers that were paid for are kept: the next run does not "
+                "ask for them again.",
             )
         )
     gold = result.gold
@@ -150,12 +165,14 @@ def notes(result: OffloadResult) -> list[Note]:
             "mistakes are learned too."
         )
         first = next((c for c in constraints(result) if c["kind"] == "agree"), None)
-        if first is not None and first.get("on") != "served":
+        # Within a tolerance, "agrees" does not carry over from small to large to gold.
+        carries = result.task.kind != "rating" or result.task.tolerance == 0
+        if first is not None and first.get("on") != "served" and carries:
             floor = STRONG - (1 - float(first["target"]))
             text += (
-                f" With a large model of your own that is right on {percent(STRONG)}, the same "
-                f"promise would keep the cascade right on at least {percent(floor)}: run the same "
-                "command with another --large."
+                f" With a large model of your own that is right on {exact(STRONG)}, the same "
+                f"promise keeps the cascade right on at least {exact(floor)}: run the same command "
+                "with another --large."
             )
         found.append(Note("bad", f"{large} itself is weak at this task", text))
     if result.saving.file_calls < 0:
@@ -182,7 +199,7 @@ def tiles(result: OffloadResult) -> list[Tile]:
     done = certified(result)
     coverage = float(certificate.get("coverage") or 0.0) if done else 0.0
     served = (
-        f"where its score is {number(certificate['threshold'])} or more"
+        f"where its score is {score(float(certificate['threshold']))} or more"
         if done
         else "nothing was certified"
     )
@@ -211,12 +228,12 @@ def _agreement(result: OffloadResult) -> Tile:
     if first.get("label"):
         label += f" of “{first['label']}”"
     bound, risk = certificate.get("bound"), certificate.get("risk")
-    value = UNKNOWN if bound is None else f"≥ {percent(1 - bound, 1)}"
+    value = UNKNOWN if bound is None else f"≥ {at_least(1 - bound)}"
     estimate = UNKNOWN if risk is None else percent(1 - risk, 1)
     return Tile(
         label,
         value,
-        f"{confidence(result)} sure; estimate {estimate}, target {percent(first.get('target'))}",
+        f"{confidence(result)} sure; estimate {estimate}, target {exact(first.get('target', 0.0))}",
     )
 
 
@@ -280,7 +297,7 @@ def race_note(entry: RaceEntry, race: list[RaceEntry]) -> str:
 def certificate_words(result: OffloadResult) -> list[str]:
     """The certificate in plain words, a paragraph each."""
     certificate, large = result.certificate, result.large.name
-    delta = percent(float(certificate.get("delta") or 0.0))
+    delta = exact(float(certificate.get("delta") or 0.0))
     where = (
         "for the inputs of this very file"
         if certificate.get("population") == "file"
@@ -305,8 +322,8 @@ def certificate_words(result: OffloadResult) -> list[str]:
         f"How sure: {confidence(result)}. If everything were repeated many times with new random "
         f"rows, at most {delta} of the certificates would promise too much.",
         f"How: the small model answers where its score is at least "
-        f"{number(certificate['threshold'])}; everything else goes to {large}. The first promise is "
-        f"broken for an estimated {percent(risk, 1)}, at most {percent(bound, 1)}. {how}",
+        f"{score(float(certificate['threshold']))}; everything else goes to {large}. The first "
+        f"promise is broken for an estimated {percent(risk, 1)}, at most {at_most(bound)}. {how}",
         f"What breaks it: inputs that are unlike your file, another prompt, or another version of "
         f"{large}. It says nothing about whether {large} is right.",
     ]
