@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from pilotfish.errors import BadAnswer
@@ -53,6 +54,18 @@ class _LoopState:
         """Remove a flight, unless another took its place."""
         if self.flights.get(key) is flight:
             del self.flights[key]
+
+    def landed(self, key: str, flight: _Flight, landing: asyncio.Task[Completion]) -> None:
+        """Pass a finished record on to those who wait for it."""
+        self.forget(key, flight)
+        if landing.cancelled():
+            flight.answer.set_result(None)
+        elif error := landing.exception():
+            flight.answer.set_exception(error)
+            # Marks it as seen: perhaps nobody waits.
+            flight.answer.exception()
+        else:
+            flight.answer.set_result(landing.result())
 
 
 @dataclass
@@ -153,6 +166,7 @@ class CachedModel:
                 return
         flight = _Flight(asyncio.get_running_loop().create_future(), asking=False)
         state.flights[key] = flight
+        landing: asyncio.Task[Completion] | None = None
         try:
             if known := await state.look_up(key):
                 completion = self._hit(known)
@@ -162,18 +176,15 @@ class CachedModel:
             async for chunk in stream_any(self.model, request):
                 if chunk.completion is not None:
                     # Followers wait for the record, even when the caller of this stream leaves.
-                    flight.answer = asyncio.create_task(
-                        self._land(key, request, chunk.completion, state)
-                    )
-                    await asyncio.shield(flight.answer)
+                    landing = asyncio.create_task(self._land(key, request, chunk.completion, state))
+                    landing.add_done_callback(partial(state.landed, key, flight))
+                    await asyncio.shield(landing)
                     yield chunk
                     return
                 yield chunk
             raise BadAnswer(f"{self.name} ended its stream without a completion.")
         finally:
-            if isinstance(flight.answer, asyncio.Task):
-                flight.answer.add_done_callback(lambda _: state.forget(key, flight))
-            else:
+            if landing is None:
                 state.forget(key, flight)
                 if not flight.answer.done():
                     flight.answer.set_result(None)

@@ -121,10 +121,10 @@ def test_the_first_answer_wins_like_in_a_dictionary(
     assert not model._find("c")
 
 
-async def test_a_million_rows_in_seconds_and_flat_memory(tmp_path: Path) -> None:
-    rows = 1_000_000
-    prompts = pa.array((f"a customer asks about order {i}, please sort it" for i in range(rows)))
-    path = tmp_path / "million.parquet"
+async def test_many_rows_load_fast_and_in_flat_memory(tmp_path: Path) -> None:
+    rows = 300_000
+    prompts = pa.array(f"a customer asks about order {i}, please sort it" for i in range(rows))
+    path = tmp_path / "many.parquet"
     pq.write_table(pa.table({"prompt": prompts, "answer": pa.array(["label"] * rows)}), path)
     bytes_of_columns = prompts.nbytes
     del prompts
@@ -138,7 +138,7 @@ async def test_a_million_rows_in_seconds_and_flat_memory(tmp_path: Path) -> None
         prompt = f"a customer asks about order {i}, please sort it"
         assert (await model.complete(Request.of(prompt))).text == "label"
     asked = time.process_time() - began
-    assert loaded < 10
+    assert loaded < 3
     assert grown < 5 * bytes_of_columns
     assert asked < 5
 
