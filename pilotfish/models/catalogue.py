@@ -163,7 +163,7 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
 
 def _file(row: Mapping[str, Any], package: Mapping[str, Any], hub: Mapping[str, Any]) -> File:
     """A file's row; in package names and paths ``{n}`` counts its parts from 1, ``{i}`` from 0."""
-    parts = ()
+    parts: tuple[Part, ...] = ()
     if package:
         parts = tuple(
             Part(

@@ -96,7 +96,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _without_name(url: str) -> str:
-    """uv writes ``name=url``; a plain URL has its first "=" behind "://", if any."""
+    """The URL of uv's ``name=url``; a plain URL has its first "=" behind "://", if any."""
     name, equals, rest = url.partition("=")
     return rest if equals and "://" not in name else url
 
@@ -106,7 +106,7 @@ def _true(value: str) -> bool:
 
 
 def _pip_files(env: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings files merged: machine, user, environment, then PIP_CONFIG_FILE."""
+    """The settings files of pip merged: machine, user, environment, then PIP_CONFIG_FILE."""
     chosen = env.get("PIP_CONFIG_FILE", "")
     if chosen == os.devnull:
         return {}

@@ -27,6 +27,7 @@ def load_model(spec: str, config: Config | None = None, **settings: Any) -> Mode
     Raises:
         UnknownName: Nothing is called that.
         MissingModel: It is in the catalogue, but was not pulled.
+        ConfigError: Its table in pilotfish.toml has no backend.
     """
     config = config or load_config()
     if spec in config.models:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError
@@ -33,6 +34,18 @@ from pilotfish.models.static import (
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
+# They have no base of their own below Exception.
+_LOAD_ERRORS = (
+    onnx_errors.Fail,
+    onnx_errors.InvalidArgument,
+    onnx_errors.InvalidGraph,
+    onnx_errors.InvalidProtobuf,
+    onnx_errors.NoModel,
+    onnx_errors.NoSuchFile,
+    onnx_errors.NotImplemented,
+    onnx_errors.RuntimeException,
+)
+
 POOLING: dict[str, Literal["mean", "cls"]] = {"bge-small-en-v1.5": "cls"}
 CHARS_PER_TOKEN = 32  # generous: no text needs more to fill max_tokens, and a megabyte is cut first
 
@@ -41,7 +54,7 @@ class OnnxSettings(msgspec.Struct, kw_only=True, frozen=True):
     """What the ONNX encoder can be told.
 
     Attributes:
-        pooling: ``"mean"``, ``"cls"``, or "" for what the model's folder or the catalogue says (else mean).
+        pooling: ``"mean"``, ``"cls"``, or "": what the model's folder or the catalogue says, else mean.
         max_tokens: Tokens of a text that are read, special ones included.
         batch_size: Texts per run.
         threads: Threads per run; 0: as many as there are cores.
@@ -87,15 +100,13 @@ class OnnxEncoder:
             self._session = onnxruntime.InferenceSession(
                 str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
             )
-        except (
-            onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException,
-            RuntimeError,
-        ) as e:
+        except _LOAD_ERRORS as e:
             raise ConfigError(f"{folder / 'model.onnx'} cannot be loaded: {e}.") from e
         self._inputs = {i.name for i in self._session.get_inputs()}
         if "input_ids" not in self._inputs:
             raise ConfigError(
-                f"{folder / 'model.onnx'} takes {', '.join(sorted(self._inputs))}, but expected input_ids."
+                f"{folder / 'model.onnx'} takes {', '.join(sorted(self._inputs))}, "
+                "but expected input_ids."
             )
         self.dim = self._run([[0]]).shape[1]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 from unearth import Link, Package, PackageFinder
@@ -27,6 +27,7 @@ from pilotfish.models.transfer import Meter, download, hash_file
 
 if TYPE_CHECKING:
     from httpx2 import Response
+    from unearth.fetchers import Fetcher
 
 TIMEOUT = httpx2.Timeout(30.0, connect=8.0)  # seconds; the first is the longest silence
 
@@ -68,8 +69,8 @@ class PackageIndex:
             cert=settings.client_cert or None,
             timeout=TIMEOUT,
             follow_redirects=True,
+            proxy=settings.proxy or None,
             event_hooks={"response": [_refuse_server_errors]},
-            **({"proxy": settings.proxy} if settings.proxy else {}),
         )
         client.auth = MultiDomainBasicAuth(prompting=False, index_urls=settings.indexes)
         return client
@@ -115,7 +116,7 @@ class PackageIndex:
         if source in self._unreachable:
             raise ValueError(self._unreachable[source])
         finder = PackageFinder(
-            self.client,
+            cast("Fetcher", self.client),  # it is what unearth itself uses; only its hints disagree
             index_urls=[source] if is_index else [],
             find_links=[] if is_index else [source],
             ignore_compatibility=True,

@@ -190,9 +190,13 @@ class _Pull:
             raise SourceFailed(_hub_unreachable)
         import huggingface_hub
 
-        url = huggingface_hub.hf_hub_url(hub.repo, hub.file, revision=hub.revision)
-        if huggingface_hub.constants.is_offline_mode():
+        # Read here, not when the library was imported, so that a long-lived process sees changes.
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
             raise SourceFailed("switched off by HF_HUB_OFFLINE")
+        endpoint = os.environ.get("HF_ENDPOINT")
+        url = huggingface_hub.hf_hub_url(
+            hub.repo, hub.file, revision=hub.revision, endpoint=endpoint
+        )
         self._room(file.bytes - _size(target))
         token = huggingface_hub.get_token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}

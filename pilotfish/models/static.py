@@ -4,8 +4,8 @@ No network runs, so a core encodes tens of thousands of short texts per second, 
 or intents apart that is often enough. The default weights are WordLlama's (Miller 2024): token vectors
 of a large language model's input layer, projected to 256 dimensions; they come inside the ``wordllama``
 wheel and are read from there as files, since importing that package costs more than reading them.
-Folders in the model2vec form (Tulkens and van Dongen 2024; ``model.safetensors`` with ``tokenizer.json``, int8 or
-float) work too.
+Folders in the model2vec form (Tulkens and van Dongen 2024; ``model.safetensors`` with
+``tokenizer.json``, int8 or float) work too.
 
 Known differences: a text is cut at ``max_chars`` characters, where WordLlama reads all of it and
 model2vec stops after 512 tokens. Tokens are pooled with one sparse product per batch instead of padding
@@ -50,8 +50,9 @@ class StaticEncoder:
     It holds no state that changes, so threads may share one.
 
     Args:
-        weights: A safetensors file with the matrix ``embedding.weight`` or ``embeddings`` ``[rows, dim]``,
-            and optionally ``weights`` (one per token) and ``mapping`` (token to row), as model2vec writes.
+        weights: A safetensors file with the matrix ``embedding.weight`` or ``embeddings``
+            ``[rows, dim]``, and optionally ``weights`` (one per token) and ``mapping`` (token to row),
+            as model2vec writes them.
         tokenizer: A ``tokenizer.json``.
         name: The name it goes by: the spec that loads it again.
         max_chars: Characters of a text that are read; the rest does not count. At the default a text of a
@@ -92,7 +93,8 @@ class StaticEncoder:
                 "vectors: they do not belong together."
             )
         unknown = getattr(self._tokenizer.model, "unk_token", None) if skip_unknown else None
-        self._unknown = -1 if unknown is None else self._tokenizer.token_to_id(unknown)
+        found = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        self._unknown: int = -1 if found is None else found
 
     @classmethod
     def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> StaticEncoder:

@@ -207,7 +207,7 @@ def _once(
 
 def _pour(response: httpx2.Response, out: BinaryIO, digest: hashlib._Hash, meter: Meter) -> int:
     count = 0
-    for block in response.iter_raw(CHUNK):
+    for block in response.iter_raw():  # a chunk size would hold back bytes that a cut then loses
         out.write(block)
         digest.update(block)
         meter.add(len(block))
