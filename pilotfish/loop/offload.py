@@ -41,6 +41,7 @@ from pilotfish.store.store import open_store
 
 TRAIN_SHARE = 0.6  # of a budget; the rest calibrates
 BATCH = 10_000
+LOCAL_BATCH = 64  # answers that a local model scores in one go
 
 
 def offload(
@@ -155,6 +156,7 @@ class _Job:
         self.progress = progress or Progress()
         self.seconds: dict[str, float] = {}
         self.large = ""
+        self.concurrency = 16
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -172,6 +174,10 @@ class _Job:
             candidates(plan.students, population.inputs, encoder)
         model = load_model(large, self.config) if isinstance(large, str) else large
         self.large = large if isinstance(large, str) else model.name
+        if isinstance(model, LabelScorer):
+            self.concurrency = LOCAL_BATCH
+        else:
+            self.concurrency = int(getattr(model, "concurrency", self.concurrency))
         with open_store(store) as database:
             key = hashlib.sha256(
                 canonical_json([plan.task.to_dict(), model.name, population.fingerprint]).encode()
@@ -198,7 +204,7 @@ class _Job:
             model,
             lambda i: wanted.request(population.row(i), open_ended=open_ended),
             budget=self.plan.budget,
-            concurrency=int(getattr(model, "concurrency", 16)),
+            concurrency=self.concurrency,
         )
 
     def stages(

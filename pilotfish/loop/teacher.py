@@ -127,7 +127,7 @@ class Teacher:
                 )
             each = self.cost / len(self.answers)
             left = self.budget.dollars - self.cost
-            wanted = min(wanted, int(left / each) if each > 0 else wanted)
+            wanted = min(wanted, int(left / each + 1e-9) if each > 0 else wanted)
         return max(wanted, 0)
 
     def adopt(self, earlier: Teacher) -> None:

@@ -174,12 +174,19 @@ def test_one_answer_only_is_said_aloud() -> None:
 
 def test_random_answers_certify_nothing_and_say_so() -> None:
     draw = random.Random(0)
-    result = run(topic_rows(800), lambda request: draw.choice(list(TOPICS)))
+    result = run(topic_rows(800), lambda request: draw.choice(list(TOPICS)), on="served")
     assert result.certificate["threshold"] is None
     assert result.saving.future_calls == 0
     assert result.saving.file_calls < 0
     done = pf.apply("made", "in.jsonl", out="answers.jsonl", use_large=False)
     assert done.small == 0
+
+
+def test_of_all_answers_no_more_than_the_allowed_share_is_random() -> None:
+    # Guessing among three is wrong two times in three: 5% wrong allow 7.5% to be guessed, no more.
+    draw = random.Random(0)
+    result = run(topic_rows(800), lambda request: draw.choice(list(TOPICS)))
+    assert result.certificate["coverage"] <= 0.075
 
 
 def test_too_few_rows_are_refused_before_anything_is_paid() -> None:
