@@ -44,7 +44,7 @@ def parse_url(url: str) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError(
             f"Got {_without_password(url)!r} as the store, but expected a URL.",
             remedy="sqlite:///pilotfish.db, or postgresql://user@host/database",

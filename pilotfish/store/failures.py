@@ -91,6 +91,8 @@ def explain(where: str) -> Iterator[None]:
         )
         failure.retryable = True
         raise failure from error
+    except OverflowError as error:
+        raise StoreError(f"Cannot write to the store {where}: {error}.") from error
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
         raise _explained(where, error) from error
 

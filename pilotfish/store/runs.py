@@ -30,7 +30,7 @@ from pilotfish.errors import StoreError
 from pilotfish.store.database import Database
 from pilotfish.store.encoding import pack_json, unpack_json
 from pilotfish.store.owner import Owner, this_process
-from pilotfish.store.schema import RUNS, STATES
+from pilotfish.store.schema import RUNS, STATES, check_names
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 15.0  # three beats may be missed, e.g. while the database restarts
@@ -94,8 +94,9 @@ class Run:
         """Keep a small JSON state: durable on return, whole or not at all. A finished run is reopened.
 
         Raises:
-            StoreError: Another process has taken the run over, or it was closed here.
+            StoreError: Another process has taken the run over, it was closed here, or the name is long.
         """
+        check_names(state=name)
         with self._database.write() as connection:
             now = self._renew(connection, status="running")
             insert = self._database.insert(STATES).values(
@@ -155,7 +156,7 @@ def run_id(kind: str, key: str) -> str:
     >>> run_id("offload", "abc")
     'offload-fbbe47a664e90e58'
     """
-    return f"{kind}-{hashlib.sha256(pack_json([kind, key])).hexdigest()[:16]}"
+    return f"{kind[:40]}-{hashlib.sha256(pack_json([kind, key])).hexdigest()[:16]}"
 
 
 def open_run(database: Database, kind: str, key: str, settings: Mapping[str, Any]) -> Run:
@@ -164,12 +165,13 @@ def open_run(database: Database, kind: str, key: str, settings: Mapping[str, Any
     Raises:
         StoreError: A living process holds it; names its host and process id.
     """
+    check_names(kind=kind, key=key)
     token = uuid.uuid4().hex
     name = run_id(kind, key)
     lease = {"owner": pack_json(this_process().to_json()).decode("utf-8"), "token": token}
     with database.write() as connection:
         now = database.now(connection)
-        created = connection.execute(
+        connection.execute(
             database.insert(RUNS)
             .values(
                 id=name,
@@ -182,15 +184,16 @@ def open_run(database: Database, kind: str, key: str, settings: Mapping[str, Any
                 **lease,
             )
             .on_conflict_do_nothing()
-        ).rowcount
+        )
         query = sa.select(RUNS).where(RUNS.c.id == name).with_for_update()
         row = connection.execute(query).one()
-        if not created:
+        resumed = row.token != token
+        if resumed:
             if row.owner is not None and _lives(row, now):
                 _refuse(name, row.owner)
             connection.execute(sa.update(RUNS).where(RUNS.c.id == name).values(beat=now, **lease))
     kept = unpack_json(row.settings)
-    return Run(database, kind, key, kept, resumed=not created, token=token)
+    return Run(database, kind, key, kept, resumed=resumed, token=token)
 
 
 def _lives(row: sa.Row[Any], now: datetime) -> bool:

@@ -50,6 +50,24 @@ class Time(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+# PostgreSQL indexes at most 2,704 bytes a row: two names, at six bytes for an escaped character.
+MAX_NAME = 200
+
+
+def check_names(**names: str) -> None:
+    """Refuse names that are too long for an index.
+
+    Raises:
+        StoreError: Says which one.
+    """
+    for what, name in names.items():
+        if len(name) > MAX_NAME:
+            raise StoreError(
+                f"Got a {what} of {len(name)} characters, but expected at most {MAX_NAME}.",
+                remedy="Use a hash of it, or a shorter name.",
+            )
+
+
 METADATA = sa.MetaData()
 
 # SQLite numbers rows by itself only in a column declared exactly INTEGER PRIMARY KEY.

@@ -22,7 +22,7 @@ from pilotfish.records import Completion, Decision, Request, from_dict
 from pilotfish.store.database import Database, Durable
 from pilotfish.store.encoding import json_text, pack_json, pack_record, unpack_json
 from pilotfish.store.runs import Heart, Run, open_run
-from pilotfish.store.schema import CALLS, DECISIONS
+from pilotfish.store.schema import CALLS, DECISIONS, check_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,6 +132,7 @@ class Store:
         first: dict[str, dict[str, Any]] = {}
         for key, request, completion in entries:
             if key not in first:
+                check_names(key=key, task=task or request.task, run=run)
                 first[key] = _call(key, request, completion, task or request.task, run, now)
         if not first:
             return
@@ -186,6 +187,7 @@ class Store:
         self, decisions: Iterable[tuple[str, Decision]], *, task: str = "", run: str = ""
     ) -> None:
         """Append decisions, each with its request's key, in one durable transaction."""
+        check_names(task=task, run=run)
         now = datetime.now(UTC)
         rows = [
             {
