@@ -53,6 +53,24 @@ def render(
         ) from error
 
 
+def after_answer(template: str, *, bos: str = "", eos: str = "") -> str:
+    """What the template writes after an assistant's answer: it begins with the end of the turn.
+
+    Templates know this better than the file's token numbers: SmolLM2's file calls the end of the text
+    the end of a turn. "" when the template refuses a plain exchange.
+    """
+    import jinja2
+
+    answer = "0ANSWER0"
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}]
+    names = {"messages": messages, "bos_token": bos, "eos_token": eos}
+    try:
+        text = str(_compiled(template).render(add_generation_prompt=False, **names))
+    except jinja2.TemplateError:
+        return ""
+    return text.partition(answer)[2]
+
+
 def _text(message: Mapping[str, Any]) -> str:
     if not isinstance(message.get("role"), str):
         raise RequestRefused(f"Got a message without a role: {dict(message)!r:.200}.")

@@ -117,7 +117,6 @@ _PROTOTYPES = {
     "llama_vocab_n_tokens": "ip",
     "llama_vocab_bos": "ip",
     "llama_vocab_eos": "ip",
-    "llama_vocab_eot": "ip",
     "llama_vocab_get_add_bos": "bp",
     "llama_vocab_get_text": "spi",
     "llama_vocab_is_eog": "bpi",

@@ -61,7 +61,6 @@ class Weights:
         self.trained_context = int(self._lib.llama_model_n_ctx_train(self.handle))
         self.bos = int(self._lib.llama_vocab_bos(self._vocab))
         self.eos = int(self._lib.llama_vocab_eos(self._vocab))
-        self.end_of_turn = int(self._lib.llama_vocab_eot(self._vocab))
         self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab)) and self.bos >= 0
         template = self._lib.llama_model_chat_template(self.handle, None)
         self.chat_template: str | None = template.decode() if template else None
@@ -152,7 +151,15 @@ class Weights:
         handle = getattr(self._lib, LLGUIDANCE)(self._vocab, b"lark", text.encode())
         if not handle:
             raise RequestRefused(f"llguidance cannot read the JSON schema.{reasons()}")
-        return Grammar(self._lib, handle)
+        grammar = Grammar(self._lib, handle)
+        # A schema that did not compile gives a sampler that allows everything, and no error.
+        if np.isfinite(grammar.mask(np.zeros(self.vocab, dtype=np.float32))).all():
+            grammar.close()
+            raise RequestRefused(
+                f"llguidance cannot use this JSON schema: {schema:.200}",
+                remedy="Its reason was written to stderr; check the types and keywords.",
+            )
+        return grammar
 
 
 class Grammar:

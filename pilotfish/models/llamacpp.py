@@ -49,14 +49,14 @@ class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         name: The name that answers and cache keys carry; default: the file's or catalogue's.
         context: Cells of the cache, shared by the prompt, sessions and label batches; default: what
-            the model was trained on, at most 4096.
+            the model was trained on, at most 4096. At least 256: one cell for each sequence number.
         threads: Threads for one token at a time and for batches; default: cores - 1.
         tolerance: Labels whose likelihoods add up to at most this share of the computed ones are left
             at an upper bound; 0 computes all exactly.
     """
 
     name: str = ""
-    context: Annotated[int, msgspec.Meta(ge=16)] | None = None
+    context: Annotated[int, msgspec.Meta(ge=256)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
 
@@ -91,15 +91,11 @@ class LlamaModel:
         # llama.cpp's threads spin while they wait: with every core taken by them, one other busy
         # process halves the speed (measured: 2 threads on 2 shared cores read 17 tokens/s, 1 reads 22).
         threads = settings.threads or max(1, (os.cpu_count() or 2) - 1)
-        n_ctx = settings.context or min(self.weights.trained_context, 4096)
+        n_ctx = settings.context or min(max(self.weights.trained_context, 256), 4096)
         self._cache = Cache(Context(self.weights, n_ctx, threads, threads))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"llama-{self.name}")
         self._priors: dict[Any, llama_labels.Scores] = {}
-        eos, eot = self.weights.eos, self.weights.end_of_turn
-        newline = self.weights.tokenize("\n")
-        # A base model ends a short answer with a new line; it hardly ever ends the text.
-        base = self.weights.chat_template is None and len(newline) == 1
-        self._end = newline[0] if base else eot if eot >= 0 else eos
+        self._end = self._end_of_answer()
 
     @classmethod
     def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> LlamaModel:
@@ -116,6 +112,18 @@ class LlamaModel:
 
         path = locate(rest, config)
         return cls(path, msgspec.structs.replace(checked, name=checked.name or rest))
+
+    def _end_of_answer(self) -> int:
+        """The token that ends a label."""
+        w = self.weights
+        if w.chat_template is None:
+            # A base model ends a short answer with a new line; it hardly ever ends the text.
+            newline = w.tokenize("\n")
+            return newline[0] if len(newline) == 1 else w.eos
+        text = chat_template.after_answer(
+            w.chat_template, bos=w.token_text(w.bos), eos=w.token_text(w.eos)
+        )
+        return next((t for t in w.tokenize(text, special=True) if w.ends(t)), w.eos)
 
     def close(self) -> None:
         """Free the memory, after what is under way."""

@@ -16,7 +16,8 @@ from typing import Any
 from pilotfish.errors import BadAnswer, InputError
 
 _LEAD = re.compile(
-    r"\s*(?:the\s+)?(?:final\s+)?(?:labels?|answers?|rating|category|class)\s*(?:is|are)?\s*[:=]\s*",
+    r"[\s*_`]*(?:the\s+)?(?:final\s+)?(?:labels?|answers?|rating|category|class)\s*(?:is|are)?"
+    r"[\s*_`]*[:=][\s*_`]*",
     re.IGNORECASE,
 )
 _WRAP = "\"'`*_“”‘’«» \t\r\n"
