@@ -73,9 +73,11 @@ class Meter:
 
     def add(self, count: int) -> None:
         """Count bytes that came just now."""
+        now = time.monotonic()
+        if self._rate == 0 and self._fresh == 0:
+            self._since = now  # finding the server is no part of the rate
         self.done += count
         self._fresh += count
-        now = time.monotonic()
         if now - self._since >= 1:
             latest = self._fresh / (now - self._since)
             # Half the old rate: steady enough to read, and right again within a few seconds.
