@@ -153,6 +153,7 @@ def _boost(
 ) -> tuple[list[Any], Floats]:
     """Trees as ``[(output, nodes), ...]`` and the base logits, outputs counted over seen answers."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     model = HistGradientBoostingClassifier(
         max_iter=ROUNDS,
@@ -163,7 +164,9 @@ def _boost(
         early_stopping=False,
         random_state=seed,
     )
-    model.fit(table, answers, sample_weight=weights / weights.mean())
+    # OpenMP threads that spin beside another busy process made a fit 30 times slower than one thread.
+    with threadpool_limits(1, user_api="openmp"):
+        model.fit(table, answers, sample_weight=weights / weights.mean())
     # Private, but the only way to the trees; a test compares with the library's own predictions.
     trees = [(j, p.nodes) for step in model._predictors for j, p in enumerate(step)]
     return trees, np.asarray(model._baseline_prediction, np.float32).ravel()
