@@ -135,11 +135,13 @@ class LabelModel:
         else:
             p = np.exp(await batcher.score(plain, form.labels))
             text = form.labels[int(p.argmax())]
+        usage = Usage(prompt_tokens=self._tokens(plain))
+        price = getattr(self.model, "price", None)
         return Completion(
             text=text,
             model=self.name,
-            usage=Usage(prompt_tokens=self._tokens(plain)),
-            cost=0.0,
+            usage=usage,
+            cost=price.cost(usage) if price else None,
             latency=time.monotonic() - started,
             label_probs={k: float(v) for k, v in zip(form.labels, p, strict=True)},
             extra={"label": text, "raw": text},

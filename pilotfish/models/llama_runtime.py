@@ -7,6 +7,7 @@ they loaded: a tokenizer round trip, finite first logits.
 from __future__ import annotations
 
 import ctypes as c
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class Weights:
         self.handle = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise ConfigError(f"llama.cpp cannot load {path}.{reasons()}")
+        self._free = weakref.finalize(self, self._lib.llama_model_free, self.handle)
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocab = int(self._lib.llama_vocab_n_tokens(self._vocab))
         self.trained_context = int(self._lib.llama_model_n_ctx_train(self.handle))
@@ -85,10 +87,8 @@ class Weights:
         return bool(is_recurrent or self._lib.llama_model_is_hybrid(self.handle))
 
     def close(self) -> None:
-        """Free the memory; calling it twice is harmless."""
-        if self.handle:
-            self._lib.llama_model_free(self.handle)
-            self.handle = None
+        """Free the memory now rather than with the object; calling it twice is harmless."""
+        self._free()
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Tokens of a text, without a beginning-of-sequence token."""
@@ -221,6 +221,8 @@ class Context:
                 f"No room for a context of {n_ctx} tokens of {weights.path}.{reasons()}",
                 remedy="Set a shorter context, e.g. context = 2048",
             )
+        # Made after the weights' finalizer, so at exit it runs before it, as llama.cpp needs.
+        self._free = weakref.finalize(self, self._lib.llama_free, self.handle)
         self.n_ctx = int(self._lib.llama_n_ctx(self.handle))
         self.no_rows: Floats = np.zeros((0, weights.vocab), dtype=np.float32)
         self._memory = self._lib.llama_get_memory(self.handle)
@@ -230,10 +232,8 @@ class Context:
         self.clear()
 
     def close(self) -> None:
-        """Free the memory; calling it twice is harmless."""
-        if self.handle:
-            self._lib.llama_free(self.handle)
-            self.handle = None
+        """Free the memory now rather than with the object; calling it twice is harmless."""
+        self._free()
 
     def clear(self) -> None:
         """Forget every sequence."""

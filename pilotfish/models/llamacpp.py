@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from pilotfish.config import Config
+from pilotfish.config import Config, Price
 from pilotfish.errors import RequestRefused
 from pilotfish.models import chat_template, llama_labels
 from pilotfish.models.llama_cache import PROMPT, Cache, LlamaSession
@@ -71,6 +71,7 @@ class LlamaModel:
     Args:
         path: The file.
         settings: See :class:`LlamaSettings`.
+        price: What its tokens cost; default: nothing, the machine is there anyway.
 
     Attributes:
         name: The name that answers carry.
@@ -81,8 +82,15 @@ class LlamaModel:
             installed library is another build.
     """
 
-    def __init__(self, path: str | Path, settings: LlamaSettings | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: LlamaSettings | None = None,
+        *,
+        price: Price | None = None,
+    ) -> None:
         settings = settings or LlamaSettings()
+        self.price = price or Price(0.0, 0.0)
         path = Path(path)
         self.name = settings.name or path.stem
         self.tolerance = settings.tolerance
@@ -107,11 +115,14 @@ class LlamaModel:
         """
         checked = read_settings("llama.cpp", LlamaSettings, settings)
         if rest.endswith(".gguf") or os.sep in rest:
-            return cls(Path(rest).expanduser(), checked)
-        from pilotfish.models.catalogue import locate
+            path = Path(rest).expanduser()
+            name = checked.name or path.stem
+        else:
+            from pilotfish.models.catalogue import locate
 
-        path = locate(rest, config)
-        return cls(path, msgspec.structs.replace(checked, name=checked.name or rest))
+            path, name = locate(rest, config), checked.name or rest
+        checked = msgspec.structs.replace(checked, name=name)
+        return cls(path, checked, price=config.prices.get(name))
 
     def _end_of_answer(self) -> int:
         """The token that ends a label."""
@@ -213,7 +224,7 @@ class LlamaModel:
         sampler, scanner = Sampler(params), StopScanner(_stops(params))
         prompt = self.prompt_tokens(request)
         logits, cached = self._cache.hold_prompt(prompt, check)
-        room = self._cache.context.n_ctx - len(prompt)
+        room = max(1, self._cache.free_cells)
         limit = params.get("max_completion_tokens", params.get("max_tokens"))
         wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
         tokens: list[int] = []
@@ -251,11 +262,12 @@ class LlamaModel:
         if text := scanner.feed(b"", last=True):
             pieces.append(text)
             emit(text)
+        usage = Usage(len(prompt), len(tokens), cached)
         return Completion(
             text="".join(pieces),
             model=self.name,
-            usage=Usage(len(prompt), len(tokens), cached),
-            cost=0.0,
+            usage=usage,
+            cost=self.price.cost(usage),
             latency=time.monotonic() - started,
             finish_reason=reason,
             logprobs=tuple(logprobs) if params.get("logprobs") else None,

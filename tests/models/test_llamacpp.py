@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotfish.config import Config
-from pilotfish.errors import ConfigError, MissingModel, RequestRefused
+from pilotfish.config import Config, Price
+from pilotfish.errors import ConfigError, MissingModel, ModelError, RequestRefused
 from pilotfish.models import llama_c
 from pilotfish.models.calls import ask, stream, wait
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
@@ -133,6 +133,27 @@ MODEL: LlamaModel | None = None
 def _shared(model: LlamaModel) -> None:
     global MODEL
     MODEL = model
+
+
+def test_a_token_outside_the_vocabulary_is_refused_and_the_session_survives(
+    model: LlamaModel,
+) -> None:
+    session = model.session()
+    session.feed([70, 71])
+    with pytest.raises(ModelError, match=r"failed on a batch of 1 tokens"):
+        session.feed([9999])
+    assert list(session.tokens) == [70, 71]
+    np.testing.assert_allclose(
+        session.feed([72]), tiny_gguf.forward(WEIGHTS, [70, 71, 72])[2:], **CLOSE
+    )
+
+
+def test_sessions_shorten_the_room_for_an_answer(model: LlamaModel) -> None:
+    session = model.session()
+    session.feed([70] * 460)
+    completion = ask(model, "Hi", grammar='root ::= "a" root')
+    assert completion.finish_reason == "length"
+    assert 0 < completion.usage.completion_tokens < 40
 
 
 def test_control_tokens_are_read_on_request_only(model: LlamaModel) -> None:
@@ -391,6 +412,9 @@ def test_specs_settings_and_base_models(tmp_path: Path, path: Path) -> None:
     assert isinstance(loaded, LlamaModel)
     assert loaded.name == "mine"
     loaded.close()
+    priced = load_model(f"llama.cpp:{path}", Config(prices={"tiny": Price(2.0, 8.0)}))
+    answer = ask(priced, "Hi", max_tokens=3)
+    assert answer.cost == Price(2.0, 8.0).cost(answer.usage) > 0
     with pytest.raises(ConfigError, match="contxt"):
         load_model(f"llama.cpp:{path}", Config(), contxt=3)
     with pytest.raises(MissingModel, match="pilotfish pull qwen"):
