@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError
@@ -62,12 +63,17 @@ class SentenceTransformersEncoder:
         self.name = name or f"sentence-transformers:{folder}"
         self._folder = folder
         self._settings = settings or SentenceTransformersSettings()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # else a bar for each model, terminal or not
         try:
             self._model = SentenceTransformer(
                 str(folder), device=self._settings.device or None, local_files_only=True
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"{folder} is no sentence-transformers model: {error}.") from error
+        finally:
+            if shown:
+                logging.enable_progress_bar()
         self.dim = int(self._model.encode(["."], show_progress_bar=False).shape[1])
 
     @classmethod
