@@ -59,6 +59,8 @@ def _parts(root: Any) -> Iterator[Any]:
 
 
 def _check_model(model: Any) -> Iterator[int]:
+    if "_predictors" not in vars(model):
+        return  # never fitted: a template inside another model; it refuses to predict
     width = model.n_features_in_
     categorical = model._bin_mapper.is_categorical_
     _demand(isinstance(width, int) and width > 0, "its number of features")

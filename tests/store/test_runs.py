@@ -86,7 +86,6 @@ def test_one_process_at_a_time(url, holder):
         assert store.run("offload", "another key", {}).resumed is False
 
 
-
 def test_a_killed_run_goes_on_at_once(url, holder):
     holder.kill()
     holder.wait()
