@@ -33,6 +33,9 @@ os.environ.update(
         filter(None, [OFFLINE, str(REPOSITORY), os.environ.get("PYTHONPATH")])
     ),
     TOKENIZERS_PARALLELISM="false",
+    # On a busy machine OpenMP's spinning threads turn a fit of 0.2 s into 20 s; tests are small.
+    OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
     MPLBACKEND="Agg",
     HF_HUB_OFFLINE="1",
     PIP_NO_INDEX="1",

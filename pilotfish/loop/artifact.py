@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pilotfish.config import Config
 from pilotfish.distill.student import Student, restore_student, student_files
-from pilotfish.errors import ArtifactError
+from pilotfish.errors import ArtifactError, UnknownName
 from pilotfish.infer.cascade import Cascade
 from pilotfish.infer.certify import Certificate
 from pilotfish.infer.decide import decide
@@ -149,7 +149,15 @@ class OffloadedModel:
 
     @classmethod
     def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> OffloadedModel:
-        """Build from ``artifact:FOLDER`` with the optional setting ``large``."""
+        """Build from ``artifact:FOLDER`` with the optional setting ``large``.
+
+        Raises:
+            UnknownName: Another setting.
+        """
+        known = ("large", "name")
+        for given in settings:
+            if given not in known:
+                raise UnknownName("artifact setting", given, known)
         return cls.load(rest, large=settings.get("large"), config=config)
 
     def answer(self, inputs: Inputs) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:

@@ -1,0 +1,204 @@
+"""One table over every registered thing: how to build a real, small instance of each.
+
+A new technique adds one row here, and tests/test_contracts.py holds it to the promises of its kind.
+Nothing is downloaded: a server on loopback, files written on the spot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import pilotfish as pf
+from pilotfish.config import Config
+from pilotfish.models.cached import CachedModel
+from pilotfish.models.fake_server import FakeServer
+from pilotfish.models.load import load_encoder, load_model
+from pilotfish.models.protocols import Encoder, Model
+from pilotfish.records import Completion, Request
+
+PROMPTS = ("one", "two words", "Grüße 👋")
+Context = Callable[[Path], AbstractContextManager[Any]]
+
+# How to build one of each
+
+
+@contextmanager
+def remote(spec: str, url_setting: str, fault: str | None = None) -> Iterator[Model]:
+    def answer(body: dict[str, Any]) -> str:
+        return "You said: " + body["messages"][-1]["content"]
+
+    with FakeServer(answer, faults=itertools.repeat(fault)) as server:
+        yield load_model(spec, Config(), max_retries=0, **{url_setting: server.base_url})
+
+
+@contextmanager
+def replay(folder: Path, prompts: tuple[str, ...] = PROMPTS) -> Iterator[Model]:
+    rows = pa.table({"prompt": prompts, "answer": [f"Recorded: {prompt}" for prompt in prompts]})
+    pq.write_table(rows, folder / "answers.parquet")
+    yield load_model(f"replay:{folder / 'answers.parquet'}", Config())
+
+
+@contextmanager
+def fake(folder: Path, prompts: tuple[str, ...] = PROMPTS) -> Iterator[Model]:
+    answers = {prompt: f"An answer to {prompt}" for prompt in prompts}
+    yield load_model("fake:", Config(), answers=answers)
+
+
+TOPICS = {"billing": ("invoice", "refund", "card"), "account": ("password", "login", "email")}
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@functools.cache
+def artifact_folder() -> Path:
+    """A small offload, made once; its large model follows a rule."""
+    _kept.append(tempfile.TemporaryDirectory())
+    folder = Path(_kept[-1].name)
+    rng = np.random.default_rng(0)
+    with (folder / "rows.jsonl").open("w") as file:
+        for _ in range(600):
+            topic = str(rng.choice(list(TOPICS)))
+            words = [*rng.choice(TOPICS[topic], 2), *rng.choice(["my", "the", "a", "please"], 3)]
+            file.write(json.dumps({"text": " ".join(words)}) + "\n")
+
+    def rule(request: Request) -> str:
+        return max(TOPICS, key=lambda topic: sum(word in request.prompt for word in TOPICS[topic]))
+
+    pf.offload(
+        "Topic? {text}",
+        folder / "rows.jsonl",
+        large=pf.FakeModel(rule, name="large"),
+        labels=list(TOPICS),
+        out=folder / "artifact",
+        store=f"sqlite:///{folder}/answers.db",
+    )
+    return folder / "artifact"
+
+
+@contextmanager
+def artifact(folder: Path, fails: bool = False) -> Iterator[Model]:
+    """Prompts that are not its task's go to the large model."""
+    Path("pilotfish.toml").write_text(
+        "[models.teacher]\nbackend = 'fake'\n[models.teacher.answers]\n"
+        + "".join(
+            f"{json.dumps(prompt, ensure_ascii=False)} = 'From the large one'\n"
+            for prompt in PROMPTS
+            if not fails
+        )
+    )
+    config = pf.load_config()
+    yield load_model(f"artifact:{artifact_folder()}", config, large="teacher")
+
+
+@contextmanager
+def cascade(folder: Path, fails: bool = False) -> Iterator[Model]:
+    unsure = pf.FakeModel(lambda r: Completion("?", "small", extra={"score": 0.1}), name="small")
+    with fake(folder, () if fails else PROMPTS) as large:
+        yield pf.Cascade([unsure, large], [0.9])
+
+
+@contextmanager
+def cached(folder: Path, fails: bool = False) -> Iterator[Model]:
+    with (
+        fake(folder, () if fails else PROMPTS) as inner,
+        contextlib.closing(pf.open_store(f"sqlite:///{folder}/cache.db")) as store,
+    ):
+        yield CachedModel(inner, store)
+
+
+BAD = Request.of(PROMPTS[0])
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model that answers :data:`PROMPTS`, and one that answers each with an error of the tree.
+
+    ``rest`` is what may follow the backend's name in a spec; ``bad`` is what makes it fail.
+    """
+
+    works: Context
+    fails: Context
+    rest: Callable[[Path], str] = lambda folder: "x"
+    bad: Request = BAD
+
+
+@contextmanager
+def gguf(folder: Path) -> Iterator[Model]:
+    model = load_model(f"llama.cpp:{write_gguf(folder)}", Config(), threads=1)
+    with contextlib.closing(model):  # type: ignore[type-var]
+        yield model
+
+
+def write_gguf(folder: Path) -> str:
+    from tests.models import tiny_gguf
+
+    return str(tiny_gguf.write(folder / "tiny.gguf", tiny_gguf.random_weights()))
+
+
+MODELS = {
+    "openai": ModelRow(
+        lambda folder: remote("openai:m", "base_url"),
+        lambda folder: remote("openai:m", "base_url", fault="bad-request"),
+    ),
+    "litellm": ModelRow(
+        lambda folder: remote("litellm:openai/m", "api_base"),
+        lambda folder: remote("litellm:openai/m", "api_base", fault="bad-request"),
+    ),
+    "llama.cpp": ModelRow(gguf, gguf, write_gguf, Request.of("far too long " * 5000)),
+    "replay": ModelRow(replay, lambda folder: replay(folder, ("other",))),
+    "fake": ModelRow(fake, lambda folder: fake(folder, ("other",))),
+    "artifact": ModelRow(
+        artifact, lambda folder: artifact(folder, fails=True), lambda folder: str(artifact_folder())
+    ),
+    # Composites are models too, though no registry names them.
+    "(cascade)": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
+    "(cached)": ModelRow(cached, lambda folder: cached(folder, fails=True)),
+}
+
+
+def write_tiny_encoder(folder: Path) -> Path:
+    from tests.models.tiny_onnx import write_encoder
+
+    return write_encoder(folder)
+
+
+ENCODERS: dict[str, Callable[[Path], Encoder]] = {
+    "static": lambda folder: load_encoder("static", Config()),
+    "onnx": lambda folder: load_encoder(f"onnx:{write_tiny_encoder(folder)}", Config()),
+    "sentence-transformers": lambda folder: load_encoder("sentence-transformers:none", Config()),
+}
+
+
+@dataclass(frozen=True)
+class StudentRow:
+    """What a student can learn from: texts, or columns beside them."""
+
+    embeds: bool = False
+    tabular: bool = False
+
+
+STUDENTS = {
+    "tfidf-embedding-linear": StudentRow(embeds=True),
+    "tfidf-linear": StudentRow(),
+    "embedding-linear": StudentRow(embeds=True),
+    "knn": StudentRow(embeds=True),
+    "trees": StudentRow(tabular=True),
+}
+
+TABLE: dict[str, dict[str, Any]] = {
+    "pilotfish.models.BACKENDS": MODELS,
+    "pilotfish.models.ENCODERS": ENCODERS,
+    "pilotfish.distill.STUDENTS": STUDENTS,
+}
