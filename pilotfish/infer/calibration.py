@@ -8,8 +8,8 @@ resumed anywhere.
 What keeps the promise true (docs/certainty.md has the long form): the order and the coins are drawn
 before any answer is seen; whether a row is asked depends on its score and its coin, never on its
 answer; a threshold is tested only on a gapless prefix of the order; each test may be looked at any
-number of times; and thresholds are certified from the safest down, without a gap. Which threshold is looked at
-next, and when to stop, is then free.
+number of times; and thresholds are certified from the safest down. Which threshold is looked at next,
+and when to stop, is then free.
 
 After: sequential tests of Waudby-Smith and Ramdas 2024; active asking with inverse-probability weights as
 in Xu, Karampatziakis and Mineiro 2024; lazy, threshold-by-threshold asking as in BARGAIN (Zeighami et
@@ -32,8 +32,10 @@ from pilotfish.infer.certify import (
     CURVE_POINTS,
     conclude,
     counted_shares,
+    entry_levels,
+    fallback,
+    lowest,
     set_aside,
-    start_index,
     threshold_bins,
 )
 from pilotfish.infer.constraints import (
@@ -51,12 +53,13 @@ from pilotfish.infer.constraints import (
 )
 from pilotfish.infer.planning import (
     asking_probability,
+    checked_expected,
     least_probability,
     next_target,
     outlook,
     relearned,
 )
-from pilotfish.infer.sequential import Tester
+from pilotfish.infer.sequential import Tester, checked_procedure
 
 Method = Literal["binomial", "betting"]
 FORMAT = 1
@@ -117,9 +120,10 @@ class Calibration:
         self.constraints = checked_setting(constraints, delta, small, None, later=True)
         self.delta, self.method, self.population = delta, method, population
         self.budget, self.remaining, self.seed = budget, remaining, seed
-        self._check_names()
+        checked_procedure(self.constraints, method, population, budget)
         labels = checked_labels(small, n, "small")
-        self._expected = self._predictions(expected_disagreement, values)
+        self._active = expected_disagreement is not None and method == "betting"
+        self._expected = checked_expected(expected_disagreement, values)
         finite = population == "file"
         if thresholds is None and finite:
             thresholds = threshold_grid(values, 60)
@@ -161,39 +165,11 @@ class Calibration:
             self._tester(c, counted_shares(c, self._grid, others, other_labels))
             for c in self.constraints
         ]
-        self._start = max(
-            start_index(t.constraint, t.shares, m, self._share) for t in self._testers
-        )
-        self._certified = self._start - 1
+        self._passed = np.zeros((len(self._testers), self._grid.size), dtype=bool)
+        self._start = max(int(np.argmax(t.levels > 0)) for t in self._testers)
         self._target: int | None = None
-        self._planned = False
+        self._planned_at: int | None = None
         self._log: list[list[Any]] = []
-
-    def _check_names(self) -> None:
-        if self.method not in ("binomial", "betting"):
-            raise InputError(f"Got method={self.method!r}, but expected 'binomial' or 'betting'.")
-        if self.population not in ("inputs", "file"):
-            raise InputError(f"Got population={self.population!r}; expected 'inputs' or 'file'.")
-        recall = any(c.kind == "recall" for c in self.constraints)
-        if self.population == "file" and (recall or self.method != "binomial"):
-            raise InputError(
-                "A promise about this very file is tested for agree and precision, by binomial.",
-                remedy='Use population="inputs"',
-            )
-        if self.budget is not None and self.budget < 0:
-            raise InputError(f"Got budget={self.budget}, but expected 0 or more answers.")
-
-    def _predictions(self, expected: Any, scores: Floats) -> Floats:
-        self._active = expected is not None and self.method == "betting"
-        if expected is None:
-            return np.asarray(np.clip(1.0 - scores, 1e-4, 1.0 - 1e-4))
-        column = np.asarray(expected(scores) if callable(expected) else expected, dtype=np.float64)
-        if column.shape != scores.shape or not np.all((column >= 0) & (column <= 1)):
-            raise InputError(
-                f"Got expected_disagreement of shape {column.shape} for {scores.size} rows; "
-                "expected one probability per row."
-            )
-        return np.asarray(np.clip(column, 1e-4, 1.0 - 1e-4))
 
     def _matters(self, small: Any) -> Bools:
         """Rows whose answer can change a payoff at all (precision: only those called the class)."""
@@ -261,7 +237,6 @@ class Calibration:
             self._agreed[place] = same[i]
             self._large[place] = None if large is None else large[i]
             self._log.append([row, bool(same[i]), None if large is None else large[i]])
-        self._planned = False
         self._advance()
 
     def _open(self) -> Bools:
@@ -288,19 +263,28 @@ class Calibration:
             self._large,
         ).take(rows)
 
+    @property
+    def _certified(self) -> int:
+        """Index of the lowest threshold that keeps every promise; -1 if none does."""
+        found = lowest(np.logical_and.reduce(self._passed))
+        return -1 if found is None else found
+
     def _advance(self) -> None:
-        """Certify as far as the answers allow."""
+        """Certify as far as the answers allow, up to the threshold in hand."""
         if self._target is None:
             return
-        if all(c.monotone for c in self.constraints) and self._passes(self._target):
-            self._certified = max(self._certified, self._target)
-        while self._certified < self._target and self._passes(self._certified + 1):
-            self._certified += 1
+        last = self._target
+        for tester, passed in zip(self._testers, self._passed, strict=True):
 
-    def _passes(self, index: int) -> bool:
-        prefix = self._prefix(index)
-        known, bins = self._answers(slice(0, prefix)), self._bins[:prefix]
-        return all(t.passes(index, terms(t.constraint, known), bins) for t in self._testers)
+            def passes(index: int, level: float, tester: Tester = tester) -> bool:
+                prefix = self._prefix(index)
+                parts = terms(tester.constraint, self._answers(slice(0, prefix)))
+                return tester.passes(index, level, parts, self._bins[:prefix])
+
+            # wealth and error counts only get worse below, so passing there is passing above
+            if tester.constraint.monotone and not passed[last] and passes(last, self._share):
+                passed[: last + 1] = True
+            fallback(tester.levels[: last + 1], passes, passed)
 
     def _tester(self, constraint: Constraint, shares: Floats) -> Tester:
         size, counted = self._grid.size, np.ones(self._bins.size)
@@ -318,15 +302,20 @@ class Calibration:
             floor,
             self._bins.size,
             shares,
+            entry_levels(constraint, shares, self._bins.size, self._share, floor),
             members.astype(np.int64),
         )
 
     def _plan(self) -> None:
-        if self._planned:
-            return
-        self._planned = True
-        if self._target is not None:
-            self._advance()
+        """Choose the threshold to go for; again when it is certified, used up, or much was learnt."""
+        if self._planned_at is not None:
+            if self._target is None:
+                return
+            fresh = self.asked - self._planned_at
+            waiting = np.any(self._wanted & ~self._answered & self._needs(self._target))
+            if fresh < 20 + 0.05 * self.asked and waiting and self._certified < self._target:
+                return
+        self._planned_at = self.asked
         n = self._bins.size
         finite = self.population == "file"
         errors = (~self._agreed).astype(float)
@@ -376,7 +365,7 @@ class Calibration:
         return conclude(
             self._grid[:size],
             served / max(self._bins.size, 1),
-            self._certified if self._certified >= self._start else None,
+            None if self._certified < 0 else self._certified,
             parts[0],
             np.minimum(bins, size),
             lambda j: self._testers[0].upper(j, parts[0], bins),
@@ -397,7 +386,10 @@ class Calibration:
         perfect = Answers(
             np.ones(n, dtype=bool), self._wanted, self._probability, np.ones(n), self._small, large
         )
-        return all(t.passes(last, terms(t.constraint, perfect), self._bins) for t in self._testers)
+        return all(
+            t.passes(last, self._share, terms(t.constraint, perfect), self._bins)
+            for t in self._testers
+        )
 
     def to_json(self) -> str:
         """Everything needed to go on after a kill; :meth:`from_json` reads it."""
@@ -416,8 +408,9 @@ class Calibration:
             "reference": None if self._given is None else self._given.tolist(),
             "seed": self.seed,
         }
-        progress = {"log": self._log, "certified": self._certified, "target": self._target}
-        return json.dumps({"settings": state, **progress, "planned": self._planned})
+        passed = [np.flatnonzero(row).tolist() for row in self._passed]
+        progress = {"log": self._log, "passed": passed, "target": self._target}
+        return json.dumps({"settings": state, **progress, "planned_at": self._planned_at})
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
@@ -433,12 +426,11 @@ class Calibration:
                 raise InputError("This calibration was saved by another version of Pilotfish.")
             settings["constraints"] = [Constraint(**c) for c in settings["constraints"]]
             resumed = cls(settings.pop("scores"), **settings)
-            rows, agreed, large = (
-                (list(c) for c in zip(*state["log"], strict=True)) if state["log"] else ([], [], [])
-            )
-            resumed.tell(rows, agreed, large)
-            resumed._certified, resumed._target = int(state["certified"]), state["target"]
-            resumed._planned = bool(state["planned"])
+            for row, agreed, large in state["log"]:
+                resumed.tell([row], [agreed], [large])
+            for row, indices in zip(resumed._passed, state["passed"], strict=True):
+                row[indices] = True
+            resumed._target, resumed._planned_at = state["target"], state["planned_at"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"This is no saved calibration: {error}.") from error
         return resumed

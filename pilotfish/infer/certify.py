@@ -8,7 +8,8 @@ does the same while the answers are still being asked for, and asks for as few a
 
 Thresholds are tested from the safest down and testing stops at the first that fails (fixed-sequence
 testing, Angelopoulos et al. 2021), so that hundreds of candidates cost no more delta than one: a
-promise is broken only if the *first* bad threshold passes its test.
+promise is broken only if the *first* bad threshold passes its test. Promises about served rows enter
+the sequence at several places, with a part of delta each.
 
 Methods: ``binomial`` (exact; the sample size must not depend on the answers) and ``betting``
 (Waudby-Smith and Ramdas 2024; the rows may be what an adaptive procedure left behind, with the
@@ -122,20 +123,24 @@ def certify(
     share = delta / len(promised)
     bins = threshold_bins(grid, values)
     coverage = np.cumsum(np.bincount(bins, minlength=grid.size + 1))[: grid.size] / max(n, 1)
-    start = max(
-        start_index(c, counted_shares(c, grid, others, other_labels), n, share) for c in promised
-    )
     parts = [terms(c, answers) for c in promised]
     floor = float(answers.probability.min(initial=1.0))
     tests = [_Test(c, method, share, floor, n) for c in promised]
-    passed = np.logical_and.reduce(
-        [test.passes(p, bins, grid.size) for test, p in zip(tests, parts, strict=True)]
-    )
+    passed = np.ones(grid.size, dtype=bool)
+    for test, part in zip(tests, parts, strict=True):
+        shares = counted_shares(test.constraint, grid, others, other_labels)
+        certified = np.zeros(grid.size, dtype=bool)
+        fallback(
+            entry_levels(test.constraint, shares, n, share, floor),
+            _smaller(test.p_values(part, bins, grid.size)),
+            certified,
+        )
+        passed &= certified
     enough = all(test.winnable(p) for test, p in zip(tests, parts, strict=True))
     return conclude(
         grid,
         coverage,
-        last_of_run(passed, start),
+        lowest(passed),
         parts[0],
         bins,
         lambda j: tests[0].upper(parts[0], bins, j),
@@ -164,13 +169,13 @@ class _Test:
         worst = self.constraint.worst(self.floor)
         return bets(self.rows, self.constraint.alpha, self.delta, worst, self.floor**-0.5)
 
-    def passes(self, parts: Terms, bins: Ints, size: int) -> Bools:
+    def p_values(self, parts: Terms, bins: Ints, size: int) -> Floats:
         alpha = round(self.constraint.alpha, 12)
         if self.method == "binomial":
             u, v = served_counts(parts, bins, size)
-            return np.asarray(binomial_p_value(v, u, alpha) <= self.delta)
+            return binomial_p_value(v, u, alpha)
         logs = log_wealths(self.bets, *parts.payoffs(alpha), bins, size)
-        return np.asarray(self.bets.wealth(logs) >= -np.log(self.delta))
+        return np.asarray(np.exp(-np.maximum(self.bets.wealth(logs), 0.0)))
 
     def winnable(self, parts: Terms) -> bool:
         """Whether perfect agreement would have passed."""
@@ -238,16 +243,49 @@ def counted_shares(
     return np.asarray(np.cumsum(sums[: grid.size]) / scores.size)
 
 
-def start_index(constraint: Constraint, shares: Floats, n: int, delta: float) -> int:
-    """Where testing starts: at the top, or where enough rows count to certify anything.
+def entry_levels(
+    constraint: Constraint, shares: Floats, n: int, delta: float, floor: float = 1.0
+) -> Floats:
+    """How much of ``delta`` enters the sequence at each threshold, ``[thresholds]``, summing to it.
 
-    ``shares`` come from other rows than the ``n`` tested, so that this costs no delta.
+    A monotone promise is easiest at the top: everything enters there. A promise about served rows
+    cannot be certified where few are served, and nobody knows where it is easiest; so testing enters
+    where enough rows are served to certify anything, and again at every fourfold of that, with equal
+    parts (the fallback procedure of Wiens 2003). ``shares`` come from other rows than the ``n``
+    tested.
     """
+    levels = np.zeros(shares.size)
     if constraint.monotone:
-        return 0
-    wanted = 2.5 * np.log(1.0 / delta) / constraint.alpha
-    enough = np.flatnonzero(shares * n >= wanted)
-    return int(enough[0]) if enough.size else shares.size - 1
+        levels[0] = delta
+        return levels
+    wanted = 2.5 * np.log(1.0 / delta) / (constraint.alpha * floor)
+    expected = shares * n
+    entries = []
+    while wanted <= expected[-1]:
+        entries.append(int(np.argmax(expected >= wanted)))
+        wanted *= 4.0
+    entries = sorted({*entries, shares.size - 1} if not entries else set(entries))
+    levels[entries] = delta / len(entries)
+    return levels
+
+
+def fallback(levels: Floats, passes: Callable[[int, float], bool], certified: Bools) -> None:
+    """Test thresholds in order; one that passes hands its level on to the next.
+
+    The first bad threshold that passes was tested at a level that entered after the previous bad one,
+    and those parts sum to delta. With all of delta at one entry this is fixed-sequence testing.
+
+    Args:
+        levels: What enters at each threshold, ``[thresholds]`` (or the first few of them).
+        passes: ``passes(index, level)``; passing at a level must imply passing at any larger one.
+        certified: Which have passed before; updated in place.
+    """
+    carried = 0.0
+    for index, entering in enumerate(levels):
+        level = entering + carried
+        if level > 0.0 and not certified[index]:
+            certified[index] = passes(index, level)
+        carried = level if certified[index] else 0.0
 
 
 def set_aside(constraints: Sequence[Constraint], reference: Any) -> bool:
@@ -256,11 +294,14 @@ def set_aside(constraints: Sequence[Constraint], reference: Any) -> bool:
     return missing or any(c.kind == "precision" for c in constraints)
 
 
-def last_of_run(passed: Bools, start: int) -> int | None:
-    """The last index of the unbroken run of passes that begins at ``start``; None if there is none."""
-    run = passed[start:]
-    length = int(np.argmin(run)) if not run.all() else run.size
-    return start + length - 1 if length else None
+def _smaller(p_values: Floats) -> Callable[[int, float], bool]:
+    return lambda index, level: bool(p_values[index] <= level)
+
+
+def lowest(certified: Bools) -> int | None:
+    """Index of the lowest threshold that was certified; None if none was."""
+    found = np.flatnonzero(certified)
+    return int(found[-1]) if found.size else None
 
 
 def served_counts(terms_: Terms, bins: Ints, size: int) -> tuple[Floats, Floats]:

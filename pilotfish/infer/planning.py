@@ -6,13 +6,15 @@ use rough predictions: a wrong plan costs answers, never the promise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from pilotfish.errors import InputError
 from pilotfish.infer.constraints import Bools, Constraint, Floats, Ints
 
 PRIOR_ROWS = 4.0
@@ -38,10 +40,13 @@ def relearned(
     group = np.searchsorted(edges, expected, side="left")
     count = np.bincount(group, answered, minlength=edges.size + 1) + PRIOR_ROWS
     members = np.maximum(np.bincount(group, minlength=edges.size + 1), 1)
-    prior = np.bincount(group, expected, minlength=edges.size + 1) / members
+    average = np.bincount(group, expected, minlength=edges.size + 1) / members
     found = np.bincount(group, answered * errors, minlength=edges.size + 1)
+    # groups without answers of their own follow the ratio seen elsewhere
+    predicted = float(np.sum(answered * expected))
+    prior = average * (found.sum() + 1.0) / (predicted + 1.0)
     rate = np.clip((found + PRIOR_ROWS * prior) / count, 1e-4, 1.0 - 1e-4)
-    scale = rate / np.maximum(prior, 1e-9)
+    scale = rate / np.maximum(average, 1e-9)
     return (
         np.clip(expected * scale[group], 1e-5, 1.0 - 1e-5),
         np.sqrt(rate * (1.0 - rate) / count)[group],
@@ -141,8 +146,8 @@ def next_target(
         outlooks: One per promise, with the ``z`` its test needs.
         bins: Threshold index of every row, in the order of asking.
         open_rows: Rows that would be asked if a threshold needed them and have no answer yet.
-        certified: Index of the lowest certified threshold, or ``start - 1``.
-        start: First threshold of the sequence.
+        certified: Index of the lowest certified threshold, or -1.
+        start: First threshold that can be certified.
         remaining: Inputs that the cascade will serve; None: as many as it takes.
         budget: Answers left.
         finite: The rows are themselves what is served: a row asked below the threshold would have
@@ -207,5 +212,26 @@ def asking_probability(
 
 def least_probability(constraints: tuple[Constraint, ...], n: int, delta: float) -> float:
     """The floor of :func:`asking_probability`; depends on the sample's size alone."""
-    need = max(np.log(1.0 / delta) / (max(n, 1) * c.alpha) for c in constraints)
+    # of a class's recall only its members count: a tenth of the rows is assumed to be some
+    counted = [c.alpha * (0.1 if c.kind == "recall" else 1.0) for c in constraints]
+    need = np.log(1.0 / delta) / (max(n, 1) * min(counted))
     return float(min(1.0, max(2.5 * need, 2.0 * np.sqrt(2.0 * need), 0.05)))
+
+
+def checked_expected(
+    expected: ArrayLike | Callable[[Floats], ArrayLike] | None, scores: Floats
+) -> Floats:
+    """The predicted disagreement of every row, ``[n]`` inside (0, 1); ``1 - score`` when not given.
+
+    Raises:
+        InputError: Not one probability per row.
+    """
+    if expected is None:
+        expected = 1.0 - scores
+    column = np.asarray(expected(scores) if callable(expected) else expected, dtype=np.float64)
+    if column.shape != scores.shape or not np.all((column >= 0.0) & (column <= 1.0)):
+        raise InputError(
+            f"Got expected_disagreement of shape {column.shape} for {scores.size} rows, "
+            "but expected one probability in [0, 1] per row."
+        )
+    return np.asarray(np.clip(column, 1e-4, 1.0 - 1e-4))

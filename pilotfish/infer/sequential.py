@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
+from pilotfish.errors import InputError
 from pilotfish.infer.bounds import Bets, bets, betting_upper
 from pilotfish.infer.constraints import Constraint, Floats, Ints, Terms
 
@@ -30,7 +31,7 @@ def look_sizes(horizon: int) -> Ints:
     return np.unique(np.linspace(0, max(horizon, 1), LOOKS + 1).astype(np.int64)[1:])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def spending_boundary(horizon: int, alpha: float, delta: float, power: float = 2.0) -> Ints:
     """Most errors allowed at each look so that a rate of ``alpha`` ever passes with P <= ``delta``.
 
@@ -137,13 +138,37 @@ def file_crossed(errors: Floats, population: int, delta: float, allowed: float) 
 
 def file_upper(errors: Floats, population: int, delta: float) -> int:
     """Upper confidence bound on the errors in the file, from all looks so far."""
-    low: int = int(errors.sum()) - 1
-    high: int = population
+    low = int(errors.sum()) - 1
+    high = population
     while high - low > 1:
         middle = (low + high) // 2
-        won = file_crossed(errors, population, delta, float(middle))
-        low, high = (low, middle) if won else (middle, high)
+        if file_crossed(errors, population, delta, float(middle)):
+            high = middle
+        else:
+            low = middle
     return high
+
+
+def checked_procedure(
+    constraints: tuple[Constraint, ...], method: str, population: str, budget: int | None
+) -> None:
+    """Refuse a procedure that does not exist.
+
+    Raises:
+        InputError: It says which part.
+    """
+    if method not in ("binomial", "betting"):
+        raise InputError(f"Got method={method!r}, but expected 'binomial' or 'betting'.")
+    if population not in ("inputs", "file"):
+        raise InputError(f"Got population={population!r}, but expected 'inputs' or 'file'.")
+    bets_needed = method == "betting" or any(c.kind == "recall" for c in constraints)
+    if population == "file" and bets_needed:
+        raise InputError(
+            "A promise about this very file is tested for agree and precision, by binomial.",
+            remedy='Use population="inputs"',
+        )
+    if budget is not None and budget < 0:
+        raise InputError(f"Got budget={budget}, but expected 0 or more answers.")
 
 
 @dataclass(frozen=True)
@@ -158,6 +183,7 @@ class Tester:
         floor: Smallest probability with which a row is asked.
         rows: Rows of the sample.
         shares: Expected share of rows that count at each threshold, from other rows, ``[thresholds]``.
+        levels: Part of ``delta`` that enters the sequence at each threshold, ``[thresholds]``.
         members: Rows of the file that the small model would answer, ``[thresholds]``; file only.
     """
 
@@ -168,6 +194,7 @@ class Tester:
     floor: float
     rows: int
     shares: Floats
+    levels: Floats
     members: Ints
 
     @property
@@ -209,11 +236,12 @@ class Tester:
         counted = u > 0 if self.population == "inputs" else served & (u > 0)
         return u[counted], v[counted]
 
-    def passes(self, index: int, parts: Terms, bins: Ints) -> bool:
-        """Whether the promise is certified at a threshold.
+    def passes(self, index: int, level: float, parts: Terms, bins: Ints) -> bool:
+        """Whether the promise is certified at a threshold; what passes at a level passes at more.
 
         Args:
             index: The threshold.
+            level: Allowed chance of passing wrongly, a multiple of the smallest entering level.
             parts: Payoff terms of a gapless prefix of the rows, in random order.
             bins: Their threshold indices.
         """
@@ -222,10 +250,17 @@ class Tester:
         if self.betting:
             bet = self.bets(index)
             logs = np.log1p(bet.shares[:, None] * (alpha * u - v)).sum(axis=1)
-            return bool(bet.wealth(logs) >= -np.log(self.delta))
+            return bool(bet.wealth(logs) >= -np.log(level))
         if self.population == "inputs":
-            return binomial_crossed(v, self.horizon(index), alpha, self.delta)
-        return file_crossed(v, int(self.members[index]), self.delta, self._allowed(index, alpha))
+            horizon = self.horizon(index)
+            return all(binomial_crossed(v, horizon, alpha, up) for up in self._up_from(level))
+        return file_crossed(v, int(self.members[index]), level, self._allowed(index, alpha))
+
+    def _up_from(self, level: float) -> list[float]:
+        """This level and all larger ones: spending boundaries of two levels may cross by a row."""
+        step = float(self.levels[self.levels > 0].min())
+        first = round(level / step)
+        return [round(step * k, 12) for k in range(first, round(self.delta / step) + 1)]
 
     def upper(self, index: int, parts: Terms, bins: Ints) -> float:
         """Upper confidence bound on the share broken; arguments as :meth:`passes`."""
