@@ -65,27 +65,28 @@ def fit_logistic(
         coefficients, bias = _minimise(joined, targets, weights, multilabel, strength)
         pieces = np.split(coefficients, np.cumsum(widths)[:-1])
         return [np.ascontiguousarray(piece) for piece in pieces], bias
-    gram = np.zeros((n, n), np.float32)
+    gram = np.zeros((n, n), np.float64)
     for group in features:
         _add_gram(gram, group)
     # Duplicates make the Gram matrix singular; the ridge is far below what the answers can show.
-    dense = gram.astype(np.float64)
-    dense[np.diag_indices(n)] += 1e-5 * max(dense.trace() / n, 1e-6)
-    factor = scipy.linalg.cholesky(dense, lower=True, overwrite_a=True, check_finite=False)
+    gram[np.diag_indices(n)] += 1e-5 * max(gram.trace() / n, 1e-6)
+    factor = scipy.linalg.cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
     inner, bias = _minimise(factor.astype(np.float32), targets, weights, multilabel, strength)
     dual = scipy.linalg.solve_triangular(factor, inner, trans=1, lower=True, check_finite=False)
     spread = dual.astype(np.float32)
     return [np.asarray(group.T @ spread, np.float32) for group in features], bias
 
 
-def _add_gram(gram: Floats, group: Features) -> None:
+def _add_gram(gram: NDArray[np.float64], group: Features) -> None:
     """Add ``group @ group.T`` in place.
 
     Sparse times a dense slab of 256 texts: 15 times faster than sparse times sparse, whose result is
     dense anyway (1,000 texts with 150 n-grams each: 0.07 s against 1.1 s).
     """
     if not sp.issparse(group):
-        gram += group @ group.T
+        # In float32 the rounding of 240 near-duplicate rows already outweighs the ridge.
+        wide = np.asarray(group, np.float64)
+        gram += wide @ wide.T
         return
     for start in range(0, group.shape[0], 256):
         slab = group[start : start + 256].T.tocsr().toarray()
