@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pilotfish as pf
 from pilotfish.config import Config
 from pilotfish.models.cached import CachedModel
+from pilotfish.models.calls import wait
 from pilotfish.models.fake_server import FakeServer
 from pilotfish.models.load import load_encoder, load_model
 from pilotfish.models.protocols import Encoder, Model
@@ -35,13 +36,21 @@ Context = Callable[[Path], AbstractContextManager[Any]]
 # How to build one of each
 
 
+def close(model: Any) -> None:
+    """Close the connections of a model that has any."""
+    if hasattr(model, "aclose"):
+        wait(model.aclose())
+
+
 @contextmanager
 def remote(spec: str, url_setting: str, fault: str | None = None) -> Iterator[Model]:
     def answer(body: dict[str, Any]) -> str:
         return "You said: " + body["messages"][-1]["content"]
 
     with FakeServer(answer, faults=itertools.repeat(fault)) as server:
-        yield load_model(spec, Config(), max_retries=0, **{url_setting: server.base_url})
+        model = load_model(spec, Config(), max_retries=0, **{url_setting: server.base_url})
+        yield model
+        close(model)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -114,21 +114,25 @@ def test_a_model_answers_many_at_once_and_each_its_own(model: Model) -> None:
     assert wait(together()) == dict(enumerate(alone * 5))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_model_serves_several_event_loops(model: Model) -> None:
-    """A notebook's loop, a web server's and the background one may share a model.
-
-    A loop that ends takes its open connections with it, which Python warns of when they are collected.
-    """
-
-    async def one() -> str:
-        return (await model.complete(REQUESTS[0])).text
-
-    here = wait(one())
-    with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(lambda _: asyncio.run(one()), range(6))) == {here}
-    assert wait(one()) == here
-    gc.collect()
+    """A notebook's loop, a web server's and the background one may share a model."""
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    threads = [threading.Thread(target=loop.run_forever) for loop in loops]
+    for thread in threads:
+        thread.start()
+    try:
+        answers = [
+            asyncio.run_coroutine_threadsafe(model.complete(REQUESTS[0]), loop)
+            for loop in loops * 3
+        ]
+        here = wait(model.complete(REQUESTS[0])).text
+        assert {answer.result(timeout=30).text for answer in answers} == {here}
+        contract_rows.close(model)
+    finally:
+        for loop, thread in zip(loops, threads, strict=True):
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
 
 def test_a_stream_joins_to_the_completion_that_ends_it(model: Model) -> None:
