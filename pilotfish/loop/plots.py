@@ -304,8 +304,10 @@ def _legend(ax: Axes, columns: int) -> None:
 
 
 def _short(text: str, length: int) -> str:
+    """Shortened in the middle, since names that belong together begin alike."""
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    tail = length // 3
+    return text if len(text) <= length else f"{text[: length - tail - 1]}…{text[-tail:]}"
 
 
 def _bar_name(item: str, large: str, narrow: bool) -> str:

@@ -170,9 +170,10 @@ class _Builder:
             self._left_out.update(values.keys() - self.columns.keys())
             return
         columns = self.columns
-        for name in values.keys() - columns.keys():
-            if self.keep is None or name in self.keep:
-                columns[name] = [None] * len(self.line)
+        if values.keys() - columns.keys():
+            for name in values:  # not the difference: a set has another order on every run
+                if name not in columns and (self.keep is None or name in self.keep):
+                    columns[name] = [None] * len(self.line)
         for name, column in columns.items():
             column.append(values.get(name))
         self.line.append(line)

@@ -92,7 +92,7 @@ def _svg(draw: Draw, width: float, height: float, alt: str, salt: str) -> str:
         draw(figure.add_subplot(), narrow)
         out = StringIO()
         # Not savefig, which draws everything once more to measure it.
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _themed(out.getvalue(), alt)
 
 

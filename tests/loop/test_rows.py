@@ -236,6 +236,14 @@ def test_no_file_a_folder_and_an_unknown_format(tmp_path):
         read_rows(lay(tmp_path, "a.csv", "12,hello\n13,there\n"))
 
 
+def test_columns_keep_the_order_of_the_file(tmp_path):
+    names = [f"column {i}" for i in range(30)]
+    data = json.dumps(dict.fromkeys(names, 1)) + "\n" + json.dumps({"late": 1, "later": 2})
+    rows = read_rows(lay(tmp_path, "a.jsonl", data))
+    assert list(rows.columns) == [*names, "late", "later"]
+    assert rows.columns["late"] == [None, 1]
+
+
 def test_format_overrides_the_suffix_and_limit_stops_early(tmp_path):
     data = "".join(f'{{"text": "t{i}"}}\n' for i in range(50)) + "broken"
     rows = read_rows(lay(tmp_path, "a.log", data), fields=["text"], format="jsonl", limit=7)
