@@ -19,6 +19,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "pilotfish"
+sys.path.insert(0, str(PACKAGE.parent))  # this checkout, not another version that may be installed
 NOTE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n"
 
 ENVIRONMENT = {
