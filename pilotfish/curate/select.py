@@ -6,7 +6,7 @@
   (uncertainty sampling, Lewis and Gale 1994; margins, Scheffer et al. 2001), spread out so that they
   do not all ask the same thing (weighted k-means as in Zhdanov 2019).
 
-What is best was measured against random (``benchmarks/select.py``); the defaults are what won there.
+What is best was measured against random (``benchmarks/selection.py``); the defaults are what won there.
 The answers so chosen are not a sample of the inputs: they may train students, but no certificate
 may rest on them.
 """

@@ -1,19 +1,20 @@
 """Out-of-fold probabilities: each comes from a fit that did not see its answer.
 
 Identical inputs are always in the same fold, and every class is spread over the folds as evenly as
-its size allows. The temperature is one number fitted on all out-of-fold logits, so that each
-probability depends on its own answer through that number alone.
+its size allows. The temperature, and the student's one dial where it has one (a choice of three), are
+fitted on all out-of-fold logits, so that a probability depends on its own answer through these two alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.distill import STUDENTS
-from pilotfish.distill.calibrate import fit_temperature, to_proba
+from pilotfish.distill.calibrate import fit_temperature, log_loss, to_proba
 from pilotfish.distill.recipe import ConstantScorer, Floats, Lesson, Recipe, Scorer
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.models.protocols import Encoder
@@ -64,9 +65,13 @@ def make_lesson(
     return recipe, Lesson(inputs, targets, w, len(classes), multilabel, seed, encoder)
 
 
-def fit_scorer(recipe: Recipe, lesson: Lesson) -> Scorer:
-    """Fit without calibration; identical answers give a :class:`ConstantScorer`."""
-    return ConstantScorer.fit(lesson) if lesson.constant else recipe.fit(lesson)
+def fit_scorer(recipe: Recipe, lesson: Lesson, setting: float | None = None) -> Scorer:
+    """Fit without calibration, by default at the middle setting; identical answers give a constant."""
+    if lesson.constant:
+        return ConstantScorer.fit(lesson)
+    if setting is None:
+        setting = recipe.settings[len(recipe.settings) // 2]
+    return recipe.fit(lesson, [setting])[0]
 
 
 def fold_of(lesson: Lesson, folds: int) -> NDArray[np.int64]:
@@ -89,20 +94,57 @@ def fold_of(lesson: Lesson, folds: int) -> NDArray[np.int64]:
 
 
 def out_of_fold(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Floats:
-    """Out-of-fold logits ``[n, classes]``, not calibrated.
+    """Out-of-fold logits ``[settings, n, classes]``, not calibrated.
 
     With fewer distinct inputs than folds there are fewer folds; with one, the logits are those of
     the class frequencies.
     """
     fold = fold_of(lesson, folds)
-    logits = np.empty((len(fold), lesson.classes), np.float32)
+    logits = np.empty((len(recipe.settings), len(fold), lesson.classes), np.float32)
     used = np.unique(fold)
     if len(used) < 2:
-        return ConstantScorer.fit(lesson).logits(lesson.inputs)
+        logits[:] = ConstantScorer.fit(lesson).logits(lesson.inputs)
+        return logits
     for i in used:
         test, train = np.flatnonzero(fold == i), np.flatnonzero(fold != i)
-        logits[test] = fit_scorer(recipe, lesson.take(train)).logits(lesson.inputs.take(test))
+        part, held = lesson.take(train), lesson.inputs.take(test)
+        if part.constant:
+            logits[:, test] = ConstantScorer.fit(part).logits(held)
+            continue
+        for j, scorer in enumerate(recipe.fit(part, recipe.settings)):
+            logits[j, test] = scorer.logits(held)
     return logits
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the out-of-fold answers say.
+
+    Attributes:
+        proba: Probabilities ``[n, classes]`` at the best setting and temperature.
+        temperature: Divides the logits.
+        setting: The value of the student's dial.
+    """
+
+    proba: Floats
+    temperature: float
+    setting: float
+
+
+def calibrate(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Calibrated:
+    """Cross-fit, and choose the setting and temperature with the least log loss."""
+    if lesson.constant:
+        proba = np.repeat(ConstantScorer.fit(lesson).proba[None], len(lesson.inputs), axis=0)
+        return Calibrated(proba, 1.0, recipe.settings[0])
+    tried = []
+    for setting, logits in zip(recipe.settings, out_of_fold(recipe, lesson, folds), strict=True):
+        temperature = fit_temperature(
+            logits, lesson.targets, multilabel=lesson.multilabel, weights=lesson.weights
+        )
+        proba = to_proba(logits, multilabel=lesson.multilabel, temperature=temperature)
+        loss = log_loss(proba, lesson.targets, lesson.weights)
+        tried.append((loss, Calibrated(proba, temperature, setting)))
+    return min(tried, key=lambda pair: pair[0])[1]
 
 
 def crossfit(
@@ -128,16 +170,4 @@ def crossfit(
         seed=seed,
         encoder=encoder,
     )
-    logits = out_of_fold(recipe, lesson, folds)
-    if lesson.constant:
-        return np.repeat(ConstantScorer.fit(lesson).proba[None], len(inputs), axis=0)
-    return calibrated(logits, lesson)[0]
-
-
-def calibrated(logits: Floats, lesson: Lesson) -> tuple[Floats, float]:
-    """Probabilities at the best temperature, and that temperature."""
-    temperature = fit_temperature(
-        logits, lesson.targets, multilabel=lesson.multilabel, weights=lesson.weights
-    )
-    proba = to_proba(logits, multilabel=lesson.multilabel, temperature=temperature)
-    return proba, temperature
+    return calibrate(recipe, lesson, folds).proba

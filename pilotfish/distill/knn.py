@@ -8,7 +8,7 @@ that resembles nothing gets an unsure answer. The number of neighbours is the on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pilotfish.distill.calibrate import log_loss
 from pilotfish.distill.features import batches
 from pilotfish.distill.linear import embed
-from pilotfish.distill.recipe import Floats, Lesson, Recipe, State
+from pilotfish.distill.recipe import Floats, Lesson, Recipe, Scorer, State
 from pilotfish.distill.softmax import as_matrix
 from pilotfish.models.protocols import Encoder
 from pilotfish.records import Inputs
@@ -89,7 +89,7 @@ class NeighbourScorer:
         return settings, {**arrays, "prior": self.prior}
 
 
-def _fit(lesson: Lesson) -> NeighbourScorer:
+def _fit(lesson: Lesson, settings: Sequence[float]) -> list[Scorer]:
     assert lesson.encoder is not None  # fit_student checked
     answers = as_matrix(lesson.targets, lesson.classes)
     mass = (lesson.weights / lesson.weights.mean()).astype(np.float32)
@@ -112,7 +112,7 @@ def _fit(lesson: Lesson) -> NeighbourScorer:
     scorer.k = min(
         NEIGHBOURS, key=lambda k: log_loss(scorer.vote(similarity, k), lesson.targets[sample])
     )
-    return scorer
+    return [scorer]
 
 
 def _restore(

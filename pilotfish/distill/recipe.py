@@ -79,16 +79,18 @@ class Recipe:
     """A kind of student.
 
     Attributes:
-        fit: Learns from a lesson whose answers are not all the same.
+        fit: Learns from a lesson whose answers are not all the same; one scorer for each setting given.
         restore: Rebuilds a scorer from its state; the encoder is the one it was fitted with.
         unavailable: Why it cannot take part with these inputs, or "".
         embeds: Whether it needs an encoder.
+        settings: Values of its one dial; the cross-fit chooses by log loss.
     """
 
-    fit: Callable[[Lesson], Scorer]
+    fit: Callable[[Lesson, Sequence[float]], list[Scorer]]
     restore: Callable[[Mapping[str, Any], Mapping[str, NDArray[Any]], Encoder | None], Scorer]
     unavailable: Callable[[Inputs], str] = lambda inputs: ""
     embeds: bool = False
+    settings: tuple[float, ...] = (1.0,)
 
 
 class ConstantScorer:

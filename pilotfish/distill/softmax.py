@@ -43,8 +43,8 @@ def fit_logistic(
     weights: NDArray[np.floating[Any]],
     *,
     multilabel: bool,
-    strength: float,
-) -> tuple[list[Floats], Floats]:
+    strengths: Sequence[float],
+) -> list[tuple[list[Floats], Floats]]:
     """Minimise ``strength * sum_i w_i loss_i + |W|^2 / 2`` (scikit-learn's ``C`` is ``strength``).
 
     Args:
@@ -52,29 +52,43 @@ def fit_logistic(
         targets: ``[n, classes]``, 0 or 1 (or shares in between).
         weights: ``[n]``, positive; scaled to mean 1.
         multilabel: One sigmoid per class instead of one softmax.
-        strength: How much the data count against the prior.
+        strengths: How much the data count against the prior; the Gram matrix is shared between them.
 
     Returns:
-        Coefficients ``[width, classes]`` of each group, and biases ``[classes]``; float32.
+        For each strength the coefficients ``[width, classes]`` of each group, and the biases
+        ``[classes]``; float32.
     """
     n, widths = len(targets), [group.shape[1] for group in features]
     if n > MAX_GRAM or n > sum(widths):
         joined = features[0]
         if len(features) > 1:
             joined = sp.hstack([sp.csr_array(group) for group in features], format="csr")
-        coefficients, bias = _minimise(joined, targets, weights, multilabel, strength)
-        pieces = np.split(coefficients, np.cumsum(widths)[:-1])
-        return [np.ascontiguousarray(piece) for piece in pieces], bias
-    gram = np.zeros((n, n), np.float64)
+        cuts = np.cumsum(widths)[:-1]
+        direct = []
+        start = None
+        for strength in strengths:
+            coefficients, bias = start = _minimise(
+                joined, targets, weights, multilabel, strength, start
+            )
+            direct.append(([np.ascontiguousarray(c) for c in np.split(coefficients, cuts)], bias))
+        return direct
+    gram: Floats = np.zeros((n, n), np.float32)
     for group in features:
         _add_gram(gram, group)
     # Duplicates make the Gram matrix singular; the ridge is far below what the answers can show.
-    gram[np.diag_indices(n)] += 1e-5 * max(gram.trace() / n, 1e-6)
-    factor = scipy.linalg.cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
-    inner, bias = _minimise(factor.astype(np.float32), targets, weights, multilabel, strength)
-    dual = scipy.linalg.solve_triangular(factor, inner, trans=1, lower=True, check_finite=False)
-    spread = dual.astype(np.float32)
-    return [np.asarray(group.T @ spread, np.float32) for group in features], bias
+    dense = gram.astype(np.float64)
+    dense[np.diag_indices(n)] += 1e-5 * max(dense.trace() / n, 1e-6)
+    factor = scipy.linalg.cholesky(dense, lower=True, overwrite_a=True, check_finite=False)
+    rows = factor.astype(np.float32)
+    out = []
+    start = None
+    for strength in strengths:
+        inner, bias = start = _minimise(rows, targets, weights, multilabel, strength, start)
+        dual = scipy.linalg.solve_triangular(
+            factor, inner, trans=1, lower=True, check_finite=False
+        ).astype(np.float32)
+        out.append(([np.asarray(group.T @ dual, np.float32) for group in features], bias))
+    return out
 
 
 def _add_gram(gram: NDArray[np.float64], group: Features) -> None:
@@ -99,7 +113,9 @@ def _minimise(
     weights: NDArray[np.floating[Any]],
     multilabel: bool,
     strength: float,
+    start: tuple[Floats, Floats] | None,
 ) -> tuple[Floats, Floats]:
+    """One problem, from the solution of the one before where there is one."""
     width, classes = features.shape[1], targets.shape[1]
     scale = (strength * weights / weights.mean()).astype(np.float32)[:, None]
     back = features.T.tocsr() if sp.issparse(features) else features.T
@@ -129,7 +145,9 @@ def _minimise(
         gradient[-1] = error.sum(axis=0) + VIRTUAL * strength * pull[0]
         return value + VIRTUAL * strength * float(at_origin.sum()), gradient.ravel()
 
-    start = np.zeros((width + 1) * classes)
+    first = np.zeros((width + 1) * classes)
+    if start is not None:
+        first = np.vstack([start[0], start[1][None]]).astype(np.float64).ravel()
     settings = {"maxiter": 200, "maxcor": 8, "ftol": 1e-6, "gtol": 1e-4 * strength}
     found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=settings)
     solution = found.x.astype(np.float32).reshape(width + 1, classes)

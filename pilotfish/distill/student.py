@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.distill import STUDENTS
-from pilotfish.distill.crossfit import FOLDS, calibrated, fit_scorer, make_lesson, out_of_fold
+from pilotfish.distill.crossfit import FOLDS, calibrate, fit_scorer, make_lesson
 from pilotfish.distill.recipe import ConstantScorer, Floats, Recipe, Student
 from pilotfish.errors import ArtifactError
 from pilotfish.models.protocols import Encoder
@@ -76,13 +76,13 @@ def fit_and_crossfit(
         seed=seed,
         encoder=encoder,
     )
-    scorer = fit_scorer(recipe, lesson)
-    if isinstance(scorer, ConstantScorer):
-        student = Student(name, classes, multilabel, scorer)
+    if lesson.constant:
+        student = Student(name, classes, multilabel, ConstantScorer.fit(lesson))
         return student, student.predict_proba(inputs)
-    proba, temperature = calibrated(out_of_fold(recipe, lesson, folds), lesson)
+    best = calibrate(recipe, lesson, folds)
+    scorer = fit_scorer(recipe, lesson, best.setting)
     used = encoder if recipe.embeds else None
-    return Student(name, classes, multilabel, scorer, temperature, used), proba
+    return Student(name, classes, multilabel, scorer, best.temperature, used), best.proba
 
 
 def fit_student(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.distill.recipe import Floats, Lesson, Recipe, State
+from pilotfish.distill.recipe import Floats, Lesson, Recipe, Scorer, State
 from pilotfish.errors import InputError
 from pilotfish.records import Inputs
 
@@ -172,7 +172,7 @@ def _boost(
     return trees, np.asarray(model._baseline_prediction, np.float32).ravel()
 
 
-def _fit(lesson: Lesson) -> TreeScorer:
+def _fit(lesson: Lesson, settings: Sequence[float]) -> list[Scorer]:
     columns = columns_of(lesson.inputs)
     if not columns:
         raise InputError(
@@ -202,7 +202,7 @@ def _fit(lesson: Lesson) -> TreeScorer:
         base = np.full(lesson.classes, start.min() - np.log(n + 1), np.float32)
         base[seen] = start
         trees = [(int(seen[j]), nodes) for j, nodes in seen_trees]
-    return _flatten(columns, trees, base)
+    return [_flatten(columns, trees, base)]
 
 
 def _flatten(columns: list[Column], trees: list[tuple[int, Any]], base: Floats) -> TreeScorer:

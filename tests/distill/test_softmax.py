@@ -34,7 +34,7 @@ def test_multinomial_equals_scikit_learn(
         "sparse": [sp.csr_array(x)],
         "groups": [sp.csr_array(x[:, :150]), x[:, 150:]],
     }.get(route, [x])
-    parts, bias = fit_logistic(groups, as_matrix(y, 4), w, multilabel=False, strength=5.0)
+    [(parts, bias)] = fit_logistic(groups, as_matrix(y, 4), w, multilabel=False, strengths=[5.0])
     theirs = LogisticRegression(C=5.0, tol=1e-8, max_iter=2000).fit(x, y, sample_weight=w)
     ours = x @ np.vstack(parts) + bias
     ours -= ours.mean(axis=1, keepdims=True)
@@ -47,8 +47,8 @@ def test_one_vs_rest_equals_separate_fits(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(softmax, "VIRTUAL", 0.0)
     x, _ = problem()
     y = x[:, :3] > 0.03
-    (coefficients,), bias = fit_logistic(
-        [x], as_matrix(y, 3), np.ones(len(y)), multilabel=True, strength=5.0
+    [((coefficients,), bias)] = fit_logistic(
+        [x], as_matrix(y, 3), np.ones(len(y)), multilabel=True, strengths=[5.0]
     )
     for j in range(3):
         theirs = LogisticRegression(C=5.0, tol=1e-8, max_iter=2000).fit(x, y[:, j])
@@ -62,8 +62,8 @@ def test_classes_that_never_or_always_hold_stay_finite(multilabel: bool) -> None
     targets = as_matrix(y, 5)
     if multilabel:
         targets[:, 3] = 1
-    (coefficients,), bias = fit_logistic(
-        [x], targets, np.ones(40), multilabel=multilabel, strength=10.0
+    [((coefficients,), bias)] = fit_logistic(
+        [x], targets, np.ones(40), multilabel=multilabel, strengths=[10.0]
     )
     logits = x @ coefficients + bias
     assert np.isfinite(logits).all()
@@ -75,9 +75,11 @@ def test_duplicates_equal_weights() -> None:
     x, y = problem(60, 100, 3)
     w = np.where(np.arange(60) < 20, 2.0, 1.0)
     twice = np.repeat(np.arange(60), w.astype(int))
-    (a,), abias = fit_logistic([x], as_matrix(y, 3), w, multilabel=False, strength=3.0 * 80 / 60)
-    (b,), bbias = fit_logistic(
-        [x[twice]], as_matrix(y[twice], 3), np.ones(80), multilabel=False, strength=3.0
+    [((a,), abias)] = fit_logistic(
+        [x], as_matrix(y, 3), w, multilabel=False, strengths=[3.0 * 80 / 60]
+    )
+    [((b,), bbias)] = fit_logistic(
+        [x[twice]], as_matrix(y[twice], 3), np.ones(80), multilabel=False, strengths=[3.0]
     )
     ours, theirs = x @ a + abias, x @ b + bbias
     ours -= ours.mean(axis=1, keepdims=True)

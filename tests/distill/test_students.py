@@ -12,7 +12,7 @@ import pytest
 
 from pilotfish.distill import STUDENTS
 from pilotfish.distill.calibrate import expected_calibration_error, log_loss
-from pilotfish.distill.crossfit import crossfit, fold_of, make_lesson
+from pilotfish.distill.crossfit import calibrate, crossfit, fit_scorer, fold_of, make_lesson
 from pilotfish.distill.student import (
     fit_and_crossfit,
     fit_student,
@@ -38,8 +38,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_learns_and_is_calibrated(name: str, encoder: Encoder) -> None:
-    inputs, target = make_task(150)
-    flipped = np.where(np.random.default_rng(1).random(150) < 0.2, (target + 1) % 3, target)
+    inputs, target = make_task(300)
+    flipped = np.where(np.random.default_rng(1).random(300) < 0.2, (target + 1) % 3, target)
     student, oof = fit_and_crossfit(name, inputs, flipped, classes=TOPICS, encoder=encoder)
     fresh, answer = make_task(600, seed=9)
     proba = student.predict_proba(fresh)
@@ -154,16 +154,42 @@ def test_many_classes_with_three_examples_each(name: str, encoder: Encoder) -> N
 
 
 def test_weights_count_like_copies(name: str, encoder: Encoder) -> None:
-    inputs = Inputs(["red one", "red two", "red three", "blue x", "blue y", "grey z"])
-    target = np.array([0, 1, 0, 1, 1, 0])
-    heavy = np.where(np.arange(6) == 1, 50.0, 1.0)
-    light = fit_student(name, inputs, target, classes=("a", "b"), encoder=encoder)
-    weighty = fit_student(name, inputs, target, classes=("a", "b"), weights=heavy, encoder=encoder)
-    gap = [
-        float(np.diff(student.scorer.logits(Inputs(["red two"]))[0])[0])
-        for student in (light, weighty)
-    ]
+    texts = ["red one", "red two", "red three", "blue x", "blue y", "grey z"]
+    gap = []
+    for heavy in (1.0, 50.0):
+        recipe, lesson = make_lesson(
+            name,
+            Inputs(texts),
+            np.array([0, 1, 0, 1, 1, 0]),
+            classes=("a", "b"),
+            multilabel=False,
+            weights=np.where(np.arange(6) == 1, heavy, 1.0),
+            seed=0,
+            encoder=encoder,
+        )
+        logits = fit_scorer(recipe, lesson).logits(Inputs(["red two"]))
+        gap.append(float(logits[0, 1] - logits[0, 0]))
     assert gap[1] > gap[0]
+
+
+def test_noisy_answers_get_a_weaker_fit(encoder: Encoder) -> None:
+    inputs, target = make_task(300)
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(300) < 0.35, rng.integers(3, size=300), target)
+    chosen = []
+    for answers in (target, noisy):
+        recipe, lesson = make_lesson(
+            "tfidf-linear",
+            inputs,
+            answers,
+            classes=TOPICS,
+            multilabel=False,
+            weights=None,
+            seed=0,
+            encoder=encoder,
+        )
+        chosen.append(calibrate(recipe, lesson).setting)
+    assert chosen[1] < chosen[0]
 
 
 def test_folds_keep_duplicates_together_and_spread_classes(encoder: Encoder) -> None:
@@ -182,11 +208,11 @@ def test_folds_keep_duplicates_together_and_spread_classes(encoder: Encoder) -> 
 
 def test_out_of_fold_answers_do_not_know_their_own(name: str, encoder: Encoder) -> None:
     rng = np.random.default_rng(0)
-    texts = [f"{rng.integers(10**9)} {rng.integers(10**9)}" for _ in range(300)]
-    target = rng.integers(2, size=300)
+    texts = [f"{rng.integers(10**9)} {rng.integers(10**9)}" for _ in range(150)]
+    target = rng.integers(2, size=150)
     oof = crossfit(name, Inputs(texts), target, classes=("a", "b"), encoder=encoder)
-    assert abs((oof.argmax(axis=1) == target).mean() - 0.5) < 0.1
-    assert log_loss(oof, target) == pytest.approx(np.log(2), abs=0.05)
+    assert abs((oof.argmax(axis=1) == target).mean() - 0.5) < 0.15
+    assert log_loss(oof, target) == pytest.approx(np.log(2), abs=0.06)
 
 
 def test_wrong_arguments_are_named(encoder: Encoder) -> None:
