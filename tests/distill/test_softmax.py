@@ -85,3 +85,17 @@ def test_duplicates_equal_weights() -> None:
     ours -= ours.mean(axis=1, keepdims=True)
     theirs -= theirs.mean(axis=1, keepdims=True)
     assert ours == pytest.approx(theirs, abs=0.05)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-5])
+def test_many_near_duplicates_can_be_fitted(sparse: bool, noise: float) -> None:
+    rows = np.repeat(RNG.standard_normal((2, 1500)), 600, axis=0)
+    rows += noise * RNG.standard_normal(rows.shape)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    group = sp.csr_array(rows) if sparse else rows
+    y = np.repeat([0, 1], 600)
+    [((coefficients,), bias)] = fit_logistic(
+        [group], as_matrix(y, 2), np.ones(1200), multilabel=False, strengths=[5.0]
+    )
+    assert ((rows @ coefficients + bias).argmax(axis=1) == y).all()
