@@ -26,7 +26,7 @@ from pilotfish.models.http_errors import status_error
 from pilotfish.models.openai import cache_identity
 from pilotfish.models.retry import Again, Clock, Lane, Sleep
 from pilotfish.models.settings import RemoteSettings, find_price, read_settings
-from pilotfish.records import Chunk, Completion, Request
+from pilotfish.records import Chunk, Completion, Request, Usage
 
 
 class LiteLLMSettings(RemoteSettings, kw_only=True, frozen=True):
@@ -159,11 +159,13 @@ class LiteLLMModel:
         )
 
     def _priced(self, completion: Completion, response: Any) -> Completion:
-        """With litellm's cost when it knows one; it computes streams from the usage."""
+        """With litellm's cost when it knows one; for streams, computed from its table and the usage."""
         hidden = getattr(response, "_hidden_params", None) or {}
         cost = hidden.get("response_cost")
-        if response is None and self.model in self._litellm.model_cost:
-            usage = completion.usage
+        usage = completion.usage
+        names = (self.model, self.model.partition("/")[2])
+        listed = any(name in self._litellm.model_cost for name in names)
+        if response is None and listed and usage != Usage():
             parts = self._litellm.cost_per_token(
                 model=self.model,
                 prompt_tokens=usage.prompt_tokens,

@@ -115,9 +115,8 @@ async def test_errors_are_mapped(
 
 @needs_litellm
 async def test_a_hanging_endpoint_meets_the_deadline() -> None:
-    with FakeServer(faults=[Fault.HANG]) as server:
-        with pytest.raises(Unavailable):
-            await quick(server, total_timeout=0.5).complete(HELLO)
+    with FakeServer(faults=[Fault.HANG]) as server, pytest.raises(Unavailable):
+        await quick(server, total_timeout=0.5).complete(HELLO)
 
 
 @needs_litellm
