@@ -25,6 +25,9 @@ Features = Any  # a sparse csr_array or a dense array of float32, [n, width]
 Doubles = NDArray[np.float64]
 
 MAX_GRAM = 4000  # examples; 16 million float64 are 128 MB, their factor takes a second
+TOLERANCE = 1e-4
+"""Relative decrease at which to stop. Ten or a hundred times finer takes half as long again and
+changed neither accuracy nor log loss by 0.001 on two tasks of 20 and 77 classes."""
 VIRTUAL = 1.0  # observations that the prior counts for
 
 
@@ -148,7 +151,7 @@ def _minimise(
     first = np.zeros((width + 1) * classes)
     if start is not None:
         first = np.vstack([start[0], start[1][None]]).astype(np.float64).ravel()
-    settings = {"maxiter": 200, "maxcor": 8, "ftol": 1e-6, "gtol": 1e-4 * strength}
+    settings = {"maxiter": 200, "maxcor": 5, "ftol": TOLERANCE, "gtol": 1e-4 * strength}
     found = scipy.optimize.minimize(objective, first, jac=True, method="L-BFGS-B", options=settings)
     solution = found.x.astype(np.float32).reshape(width + 1, classes)
     return solution[:-1], solution[-1]

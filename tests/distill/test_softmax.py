@@ -13,6 +13,11 @@ from pilotfish.distill.softmax import as_matrix, fit_logistic
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "TOLERANCE", 1e-8)
+
+
 def problem(n: int = 120, width: int = 200, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     x = RNG.standard_normal((n, width)).astype(np.float32) / np.sqrt(width)
     y = (x[:, :classes] * 40 + RNG.standard_normal((n, classes))).argmax(axis=1)
