@@ -52,6 +52,7 @@ from pilotfish.infer.constraints import (
     threshold_grid,
 )
 from pilotfish.infer.planning import (
+    SHARES,
     asking_probability,
     checked_expected,
     least_probability,
@@ -301,6 +302,7 @@ class Calibration:
             self._share,
             floor,
             self._bins.size,
+            self.remaining is not None or self.population == "file",
             shares,
             entry_levels(constraint, shares, self._bins.size, self._share, floor),
             members.astype(np.int64),
@@ -334,7 +336,7 @@ class Calibration:
                 self._grid.size,
                 self._small,
             )
-            outlooks.append((view, tester.z))
+            outlooks.append((view, tester.needs(SHARES)))
         open_rows = self._wanted & ~self._answered
         self._target = next_target(
             outlooks,

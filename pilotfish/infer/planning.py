@@ -19,6 +19,8 @@ from pilotfish.infer.constraints import Bools, Constraint, Floats, Ints
 
 PRIOR_ROWS = 4.0
 LEAST_CHANCE = 0.02
+# shares of the rows after which a test is imagined to end
+SHARES = np.geomspace(0.004, 1.0, 24)
 
 
 def relearned(
@@ -67,18 +69,27 @@ class Outlook:
     spread: Floats
     unknown: Floats
 
-    def chance(self, z: float) -> Floats:
-        """Chance that the test passes by the last row, ``z`` being what it needs."""
-        return np.asarray(
-            special.ndtr((self.total - z * self.spread) / np.maximum(self.unknown, 1e-9))
-        )
+    def chance(self, shares: Floats, needs: Floats, known: Floats, *, finite: bool) -> Floats:
+        """Chance of passing after each share of the rows, ``[shares, thresholds]``.
 
-    def share_needed(self, z: float, *, finite: bool) -> Floats:
-        """Share of the rows after which it is expected to pass, in (0, 1]."""
-        hardness = (z * self.spread) ** 2
-        gain = np.maximum(self.total, 1e-9) ** 2
-        share = hardness / (gain + hardness) if finite else hardness / gain
-        return np.asarray(np.clip(np.where(self.total > 0, share, 1.0), 0.0, 1.0))
+        Args:
+            shares: Shares of the rows, in (0, 1].
+            needs: Standard deviations that the test asks for there.
+            known: Share of the rows whose answer is known already, ``[thresholds]``.
+            finite: Drawn without replacement: a complete sample has no error left.
+        """
+        share = shares[:, None]
+        left = 1.0 - share if finite else np.ones_like(share)
+        hurdle = needs[:, None] * self.spread * np.sqrt(share * left)
+        new = np.clip(share - known, 0.0, 1.0)
+        doubt = self.unknown * new / np.maximum(1.0 - known, 1e-9)
+        noise = np.sqrt(self.spread**2 * new * left + doubt**2) + 1e-9
+        # what is known has been tested and did not pass, however well it looked
+        tested = np.interp(known, shares, needs) * self.spread
+        tested = tested * np.sqrt(known * (1.0 - known) if finite else known)
+        standing = np.minimum(known * self.total, tested)
+        expected = np.where(share > known, standing + (share - known) * self.total, -np.inf)
+        return np.asarray(special.ndtr((expected - hurdle) / noise))
 
 
 def outlook(
@@ -121,16 +132,15 @@ def outlook(
     def cumulative(values: Floats) -> Floats:
         return np.asarray(np.cumsum(np.bincount(bins, values, minlength=size + 1)[:size]))
 
-    guessed = cumulative(~answered * counted * loss * (1.0 - loss))
     return Outlook(
         below.sum() + cumulative(served - below),
         np.sqrt(cumulative(counted * loss / probability) + 1e-9),
-        np.sqrt(guessed) + 0.5 * cumulative(counted * doubt),
+        0.5 * cumulative(counted * doubt),
     )
 
 
 def next_target(
-    outlooks: list[tuple[Outlook, float]],
+    outlooks: list[tuple[Outlook, Floats]],
     bins: Ints,
     open_rows: Bools,
     certified: int,
@@ -143,7 +153,7 @@ def next_target(
     """The threshold whose expected net saving is largest; None if none saves anything.
 
     Args:
-        outlooks: One per promise, with the ``z`` its test needs.
+        outlooks: One per promise, with what its test needs after each of :data:`SHARES`.
         bins: Threshold index of every row, in the order of asking.
         open_rows: Rows that would be asked if a threshold needed them and have no answer yet.
         certified: Index of the lowest certified threshold, or -1.
@@ -156,26 +166,32 @@ def next_target(
     n, size = bins.size, outlooks[0][0].total.size
     if certified + 1 >= size or n == 0 or budget <= 0:
         return None
-    chance, share = np.ones(size), np.zeros(size)
-    for outlook, z in outlooks:
-        chance = np.minimum(chance, outlook.chance(z))
-        share = np.maximum(share, outlook.share_needed(z, finite=finite))
     served = np.cumsum(np.bincount(bins, minlength=size + 1)[:size]).astype(float)
     left = np.cumsum(np.bincount(bins, open_rows, minlength=size + 1)[:size])
     base = served[certified] if certified >= 0 else 0.0
-    asks = np.maximum(left - (1.0 - share) * served, np.minimum(left, 1.0))
+    # rows in a prefix of the order that are still to be asked
+    edges = np.maximum(1, np.round(SHARES * n)).astype(int)
+    asks = np.zeros((SHARES.size, size))
+    for k, edge in enumerate(edges):
+        asks[k] = np.cumsum(np.bincount(bins[:edge], open_rows[:edge], minlength=size + 1)[:size])
+    chance = np.ones((SHARES.size, size))
+    for view, needs in outlooks:
+        known = 1.0 - left / np.maximum(served, 1.0)
+        chance = np.minimum(chance, view.chance(SHARES, needs, known, finite=finite))
     possible = (np.arange(size) > certified) & (np.arange(size) >= start)
-    possible &= (asks <= budget) & (chance > LEAST_CHANCE) & (served > base)
+    possible = possible & (asks > 0) & (asks <= budget) & (chance > LEAST_CHANCE) & (served > base)
     if finite:
         open_base = left[certified] if certified >= 0 else 0.0
-        above = np.minimum(asks, asks * base / np.maximum(served, 1.0))
+        above = np.zeros((SHARES.size, 1))
+        if certified >= 0:
+            above = asks[:, certified : certified + 1]
         gain = chance * (left - open_base - (asks - above)) - above
     else:
         inputs = 1000.0 * n if remaining is None else remaining
         gain = chance * (served - base) / n * inputs - asks
     gain = np.where(possible, gain, -np.inf)
     best = int(np.argmax(gain))
-    return best if gain[best] > 0 else None
+    return best % size if gain.flat[best] > 0 else None
 
 
 def asking_probability(

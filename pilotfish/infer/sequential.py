@@ -7,8 +7,8 @@ Three ways to test "the promise is broken at t" on a growing prefix of rows in r
 - *binomial*: every row that counts is asked. Looks are planned ahead; delta is spent on them by a
   spending function (Lan and DeMets 1983), and the boundary is computed exactly for the binomial, so
   that the last look is almost as strong as a test of fixed size.
-- *file*: rows are drawn without replacement from the very rows the promise is about; exact
-  hypergeometric tails, at planned looks that share delta.
+- *file*: the same for rows drawn without replacement from the very rows the promise is about, with
+  the hypergeometric distribution.
 """
 
 from __future__ import annotations
@@ -17,135 +17,166 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from pilotfish.errors import InputError
 from pilotfish.infer.bounds import Bets, bets, betting_upper
 from pilotfish.infer.constraints import Constraint, Floats, Ints, Terms
 
-LOOKS = 48
+FIRST_LOOK = 15
+GROWTH = 1.15
 
 
+@lru_cache(maxsize=4096)
 def look_sizes(horizon: int) -> Ints:
-    """Sample sizes at which a growing sample is looked at: even steps up to the horizon, ``[<=48]``."""
-    return np.unique(np.linspace(0, max(horizon, 1), LOOKS + 1).astype(np.int64)[1:])
+    """Sample sizes at which a growing sample is looked at: from 15, 15% apart, to the horizon."""
+    count = int(np.log(max(horizon, FIRST_LOOK) / FIRST_LOOK) / np.log(GROWTH)) + 1
+    sizes = np.ceil(FIRST_LOOK * GROWTH ** np.arange(count)).astype(np.int64)
+    return np.append(sizes[sizes < horizon], max(horizon, 1))
 
 
-@lru_cache(maxsize=2048)
-def spending_boundary(horizon: int, alpha: float, delta: float, power: float = 2.0) -> Ints:
-    """Most errors allowed at each look so that a rate of ``alpha`` ever passes with P <= ``delta``.
+def spent(sizes: Ints, early: bool) -> Floats:
+    """Share of delta that may be used up by each look, ``[looks]``, rising to 1.
 
-    The chance spent by look ``m`` is ``delta * (m / horizon) ** power``. The walk of the error count
-    under rate ``alpha`` is followed exactly: what has passed is removed, the rest is convolved with
-    the binomial of the next step. A higher rate passes less often (more errors at every look), so the
-    test is valid for every rate >= alpha.
+    Late: in proportion to the square of the sample, so that the last look is almost a test of fixed
+    size (O'Brien and Fleming's shape). Early: nine tenths in equal parts over the first 60% of the
+    looks, so that a clear case is settled with few answers (Pocock's shape), the rest over the others.
+    """
+    if early:
+        done = np.arange(1, sizes.size + 1) / sizes.size
+        return np.asarray(np.minimum(done / 0.6, 1.0) * 0.9 + np.maximum(done - 0.6, 0.0) * 0.25)
+    return np.asarray((sizes / sizes[-1]) ** 2)
+
+
+class Boundary:
+    """Most errors with which each look may pass, so that a broken promise ever passes with P <= delta.
+
+    The walk of the error count in the least broken case is followed exactly: what has passed is
+    removed, the rest moves on by the next step's distribution. In a more broken case there are more
+    errors at every look, so that it passes less often. Looks are computed as samples reach them.
 
     Args:
-        horizon: Rows planned, >= 1; the test is over after that.
-        alpha: Error rate refuted, in (0, 1).
-        delta: Allowed chance of passing.
-        power: How late delta is spent; 2 is close to O'Brien and Fleming.
-
-    Returns:
-        Largest passing count per look of :func:`look_sizes`, ``[looks]``; -1: nothing passes yet.
+        horizon: Rows planned, >= 1.
+        rate: Least broken error rate: draws are independent; None for a file.
+        errors: Least broken count of errors among ``horizon`` rows drawn without replacement.
+        delta: Allowed chance of ever passing.
+        early: See :func:`spent`.
     """
-    sizes = look_sizes(horizon)
-    limits = np.full(sizes.size, -1, dtype=np.int64)
-    alive = np.ones(1)
-    passed, before = 0.0, 0
-    for k, size in enumerate(sizes):
-        step = int(size - before)
-        alive = np.convolve(alive, stats.binom.pmf(np.arange(step + 1), step, alpha))
-        # counts so high that they cannot matter any more; cutting them removes no passing path
-        top = int(stats.binom.ppf(1.0 - 1e-12, size, alpha)) + 2
+
+    def __init__(
+        self, horizon: int, rate: float | None, errors: int, delta: float, early: bool
+    ) -> None:
+        self.sizes = look_sizes(horizon)
+        self._horizon, self._rate, self._errors = horizon, rate, errors
+        self._allowance = delta * spent(self.sizes, early)
+        self._limits: list[int] = []
+        self._alive, self._passed = np.ones(1), 0.0
+
+    def limits(self, sample: int) -> Ints:
+        """The limits of all looks at samples up to this size; -1: nothing passes at that look."""
+        wanted = int(np.searchsorted(self.sizes, sample, side="right"))
+        while len(self._limits) < wanted:
+            self._extend(len(self._limits))
+        return np.asarray(self._limits[:wanted], dtype=np.int64)
+
+    def _extend(self, look: int) -> None:
+        before = int(self.sizes[look - 1]) if look else 0
+        step, rate = int(self.sizes[look]) - before, self._rate
+        if rate is not None:
+            moves = stats.binom.pmf(np.arange(step + 1), step, rate)
+            alive = np.convolve(self._alive, moves)
+        else:
+            rate = self._errors / self._horizon
+            alive = self._without_replacement(before, step)
+        # counts this high cannot pass any more; what is cut is less than 1e-12 of the paths
+        size = before + step
+        top = int(size * rate + 8.0 * np.sqrt(size * rate * (1.0 - rate)) + 8.0)
         alive = alive[: top + 1].copy()
-        budget = delta * (size / sizes[-1]) ** power - passed
-        limit = int(np.searchsorted(np.cumsum(alive), budget, side="right")) - 1
+        room = self._allowance[look] - self._passed
+        limit = int(np.searchsorted(np.cumsum(alive), room, side="right")) - 1
         if limit >= 0:
-            passed += float(alive[: limit + 1].sum())
+            self._passed += float(alive[: limit + 1].sum())
             alive[: limit + 1] = 0.0
-        limits[k] = limit
-        before = int(size)
-    return limits
+        self._alive = alive
+        self._limits.append(limit)
+
+    def _without_replacement(self, before: int, step: int) -> Floats:
+        left = self._horizon - before
+        counts = np.flatnonzero(self._alive > 0.0)
+        result = np.zeros(self._alive.size + step)
+        if not counts.size:
+            return result
+        bad = np.maximum(self._errors - counts, 0).astype(np.float64)
+        most = int(min(step, 8.0 * np.sqrt(step) + 8.0 + 2.0 * step * bad.max() / left))
+        drawn = np.arange(most + 1, dtype=np.float64)[None, :]
+        logs = _log_choose(bad[:, None], drawn) + _log_choose(left - bad[:, None], step - drawn)
+        moves = np.exp(logs - _log_choose(np.array(float(left)), np.array(float(step))))
+        flow = moves * self._alive[counts][:, None]
+        np.add.at(result, counts[:, None] + drawn.astype(np.int64), flow)
+        return result
 
 
-def binomial_crossed(errors: Floats, horizon: int, alpha: float, delta: float) -> bool:
-    """Whether a sample passed at any planned look so far.
+def _log_choose(n: Floats, k: Floats) -> Floats:
+    """Log of the binomial coefficient; -inf where it is 0."""
+    possible = (k >= 0.0) & (k <= n)
+    m, j = np.where(possible, n, 1.0), np.where(possible, k, 0.0)
+    value = special.gammaln(m + 1) - special.gammaln(j + 1) - special.gammaln(m - j + 1)
+    return np.asarray(np.where(possible, value, -np.inf))
+
+
+@lru_cache(maxsize=4096)
+def boundary(horizon: int, rate: float | None, errors: int, delta: float, early: bool) -> Boundary:
+    """The :class:`Boundary` of these settings, computed once."""
+    return Boundary(horizon, rate, errors, delta, early)
+
+
+def crossed(errors: Floats, limits: Boundary) -> bool:
+    """Whether a sample passed at any look so far.
 
     Args:
-        errors: 1 where a row is an error, in order, ``[m]``; only rows that count.
-        horizon: Rows planned.
-        alpha: Error rate to refute.
-        delta: Allowed chance of passing wrongly.
+        errors: 1 where a row is an error, in random order, ``[m]``; only rows that count.
+        limits: The boundary.
     """
-    sizes = look_sizes(horizon)
-    sizes = sizes[sizes <= errors.size]
-    if not sizes.size:
+    allowed = limits.limits(errors.size)
+    if not allowed.size:
         return False
-    seen = np.cumsum(errors)[sizes - 1]
-    return bool(np.any(seen <= spending_boundary(horizon, alpha, delta)[: sizes.size]))
+    return bool(np.any(np.cumsum(errors)[limits.sizes[: allowed.size] - 1] <= allowed))
 
 
-def binomial_upper(errors: Floats, horizon: int, alpha: float, delta: float) -> float:
-    """Upper confidence bound on the error rate from all looks so far, to 0.0005 above.
+def rate_upper(errors: Floats, horizon: int, alpha: float, delta: float, early: bool) -> float:
+    """Upper confidence bound on the error rate from all looks so far, at most 0.0005 too high.
 
     The same test for other rates; 1 when nothing was refuted.
     """
-    low, high = (0.0, alpha) if binomial_crossed(errors, horizon, alpha, delta) else (alpha, 1.0)
+
+    def refuted(rate: float) -> bool:
+        return crossed(errors, boundary(horizon, round(rate, 6), 0, delta, early))
+
+    low, high = (0.0, alpha) if refuted(alpha) else (alpha, 1.0)
     while high - low > 5e-4:
         middle = (low + high) / 2.0
-        won = binomial_crossed(errors, horizon, round(middle, 12), delta)
-        low, high = (low, middle) if won else (middle, high)
+        low, high = (low, middle) if refuted(middle) else (middle, high)
     return high
 
 
-def file_look_sizes(population: int) -> Ints:
-    """Sample sizes for looks at a file: growing by a half each, up to the whole."""
-    count = max(1, int(np.ceil(np.log(max(population, 1) / 20.0) / np.log(1.5))) + 1)
-    sizes = np.ceil(population / 1.5 ** np.arange(count)[::-1]).astype(np.int64)
-    return np.unique(np.maximum(sizes, 1))
-
-
-def file_levels(looks: int, delta: float) -> Floats:
-    """What each look spends, ``[looks]``: mostly the late ones; the last is a census and free."""
-    weights = 1.6 ** np.arange(looks)
-    weights[-1] = 0.0
-    return np.asarray(delta * weights / max(weights.sum(), 1e-300))
-
-
-def file_crossed(errors: Floats, population: int, delta: float, allowed: float) -> bool:
-    """Whether at some look a sample without replacement shows that errors are few enough.
-
-    Args:
-        errors: 1 where a sampled row is an error, in random order, ``[m]``.
-        population: Rows that the small model would answer, >= m.
-        delta: Allowed chance of being wrong, at any look.
-        allowed: Errors allowed among those rows.
-    """
-    least = np.floor(allowed + 1e-9) + 1.0
-    if least > population:
+def count_crossed(
+    errors: Floats, population: int, allowed: int, delta: float, early: bool = True
+) -> bool:
+    """Whether a sample without replacement shows that at most ``allowed`` errors are in the file."""
+    if allowed >= population:
         return True
-    sizes = file_look_sizes(population)
-    levels = file_levels(sizes.size, delta)
-    done = sizes <= errors.size
-    if not done.any():
-        return False
-    seen = np.cumsum(errors)[sizes[done] - 1]
-    # the most favourable of the broken files has one error too many
-    tail = stats.hypergeom.cdf(seen, population, least, sizes[done])
-    return bool(np.any(tail <= levels[done]))
+    if errors.size >= population:
+        return bool(errors.sum() <= allowed)
+    return crossed(errors, boundary(population, None, allowed + 1, delta, early))
 
 
-def file_upper(errors: Floats, population: int, delta: float) -> int:
-    """Upper confidence bound on the errors in the file, from all looks so far."""
-    low = int(errors.sum()) - 1
-    high = population
-    while high - low > 1:
+def count_upper(errors: Floats, population: int, delta: float) -> float:
+    """Upper confidence bound on the errors in the file, from all looks so far (0.2% coarse)."""
+    low, high = float(errors.sum()) - 1.0, float(population)
+    while high - low > max(1, population // 500):
         middle = (low + high) // 2
-        if file_crossed(errors, population, delta, float(middle)):
-            high = middle
-        else:
-            low = middle
+        won = count_crossed(errors, population, int(middle), delta)
+        low, high = (low, middle) if won else (middle, high)
     return high
 
 
@@ -182,6 +213,7 @@ class Tester:
         delta: Its share of the allowed failure probability.
         floor: Smallest probability with which a row is asked.
         rows: Rows of the sample.
+        early: Whether the exact tests spend delta early (answers are to be saved).
         shares: Expected share of rows that count at each threshold, from other rows, ``[thresholds]``.
         levels: Part of ``delta`` that enters the sequence at each threshold, ``[thresholds]``.
         members: Rows of the file that the small model would answer, ``[thresholds]``; file only.
@@ -193,6 +225,7 @@ class Tester:
     delta: float
     floor: float
     rows: int
+    early: bool
     shares: Floats
     levels: Floats
     members: Ints
@@ -202,10 +235,13 @@ class Tester:
         """Whether wealth decides, instead of counts."""
         return self.method == "betting" or self.constraint.kind == "recall"
 
-    @property
-    def z(self) -> float:
-        """About how many standard deviations it needs; for planning."""
-        return 2.5 if self.betting else 1.75 if self.population == "inputs" else 2.1
+    def needs(self, shares: Floats) -> Floats:
+        """About how many standard deviations a test after these shares of the rows asks for."""
+        if self.betting:
+            return np.full(shares.size, 2.5)
+        looks = max(look_sizes(max(self.rows, 1)).size, 2)
+        nominal = shares**2 if not self.early else np.full(shares.size, min(1.0, 4.0 / looks))
+        return np.asarray(special.ndtri(1.0 - self.delta * np.clip(nominal, 1e-4, 1.0)))
 
     def bets(self, index: int) -> Bets:
         """The bets at one threshold; the same at all thresholds of a monotone promise."""
@@ -223,9 +259,9 @@ class Tester:
         expected = max(self.shares[index] * self.rows, 1.0)
         return max(1, round(1.1 ** round(np.log(expected) / np.log(1.1))))
 
-    def _allowed(self, index: int, risk: float) -> float:
+    def _allowed(self, index: int, risk: float) -> int:
         everything = self.constraint.kind == "agree" and self.constraint.on == "all"
-        return risk * float(self.rows if everything else self.members[index])
+        return int(risk * float(self.rows if everything else self.members[index]) + 1e-9)
 
     def _columns(self, index: int, parts: Terms, bins: Ints) -> tuple[Floats, Floats]:
         served = bins <= index
@@ -253,8 +289,12 @@ class Tester:
             return bool(bet.wealth(logs) >= -np.log(level))
         if self.population == "inputs":
             horizon = self.horizon(index)
-            return all(binomial_crossed(v, horizon, alpha, up) for up in self._up_from(level))
-        return file_crossed(v, int(self.members[index]), level, self._allowed(index, alpha))
+            return all(
+                crossed(v, boundary(horizon, alpha, 0, up, self.early))
+                for up in self._up_from(level)
+            )
+        total, allowed = int(self.members[index]), self._allowed(index, alpha)
+        return all(count_crossed(v, total, allowed, up) for up in self._up_from(level))
 
     def _up_from(self, level: float) -> list[float]:
         """This level and all larger ones: spending boundaries of two levels may cross by a row."""
@@ -271,6 +311,6 @@ class Tester:
                 self.bets(index), u, v, self.delta, alpha=alpha, largest=1.0 / self.floor
             )
         if self.population == "inputs":
-            return binomial_upper(v, self.horizon(index), alpha, self.delta)
-        most = file_upper(v, int(self.members[index]), self.delta)
-        return float(min(most / max(self._allowed(index, 1.0), 1.0), 1.0))
+            return rate_upper(v, self.horizon(index), alpha, self.delta, self.early)
+        most = count_upper(v, int(self.members[index]), self.delta)
+        return float(min(most / max(self._allowed(index, 1.0), 1), 1.0))
