@@ -31,7 +31,9 @@ def write_inputs(path: Path, n: int, seed: int = 0) -> None:
     vowels = np.array(list("aeiou"))
 
     def word() -> str:
-        return "".join(c + v for c, v in zip(rng.choice(letters, 3), rng.choice(vowels, 3), strict=True))
+        return "".join(
+            c + v for c, v in zip(rng.choice(letters, 3), rng.choice(vowels, 3), strict=True)
+        )
 
     shared = np.array([word() for _ in range(5_000)])
     topical = np.array([[word() for _ in range(200)] for _ in range(TOPICS)])

@@ -92,12 +92,10 @@ def offload(
     from pilotfish.cli.progress import TerminalProgress
     from pilotfish.loop.task import parse_scale
 
-    if sum(map(bool, (rating, multi))) > 1:
-        raise InputError("Got both --multi and --rating, but a task is one of them.")
     values, scale = parse_scale(rating) if rating else ((), None)
     settings: dict[str, Any] = {
         "labels": values or _names(labels),
-        "kind": "rating" if rating else "labels" if multi else "label",
+        "kind": _kind(multi, rating),
         "rating": scale,
         "tolerance": tolerance,
         "agree": agree,
@@ -171,6 +169,12 @@ def _estimate(
         f"about {guess.tokens_per_call:,.0f} tokens a call; to train and certify it takes:"
     )
     console.print(table)
+
+
+def _kind(multi: bool, rating: str) -> str:
+    if multi and rating:
+        raise InputError("Got both --multi and --rating, but a task is one of them.")
+    return "rating" if rating else "labels" if multi else "label"
 
 
 def _text(value: str) -> str:

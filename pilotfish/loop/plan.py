@@ -118,10 +118,10 @@ def constraints(
     recall: Mapping[str, float] | None = None,
 ) -> tuple[Constraint, ...]:
     """The promises that the options ask for; all of them hold together with 1 - delta."""
-    if on != "all" and on != "served":
+    if on not in {"all", "served"}:
         raise InputError(f"Got on={on!r}, but expected 'all' or 'served'.")
     return (
-        Constraint("agree", agree, on=on),
+        Constraint("agree", agree, on="served" if on == "served" else "all"),
         *(Constraint("precision", share, label) for label, share in (precision or {}).items()),
         *(Constraint("recall", share, label) for label, share in (recall or {}).items()),
     )

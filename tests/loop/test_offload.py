@@ -23,7 +23,7 @@ TOPICS = {
     "technical": ["crash", "error", "slow", "update", "install", "screen"],
     "account": ["password", "login", "email", "locked", "profile", "delete"],
 }
-FILLER = "please help me with my the a again since yesterday cannot find why is it so".split()
+FILLER = ["please", "help", "me", "with", "my", "the", "again", "since", "cannot", "find", "why"]
 PROMPT = "Which topic? {text}"
 
 
@@ -59,7 +59,8 @@ def topic_of(prompt: str) -> str:
 def run(rows: list[dict[str, Any]], large: Any = topic_rule, **settings: Any) -> pf.OffloadResult:
     settings = {"labels": list(TOPICS), "out": "made", **settings}
     model = pf.FakeModel(large) if callable(large) else large
-    return pf.offload(settings.pop("prompt", PROMPT), write(Path("in.jsonl"), rows), large=model, **settings)
+    prompt = settings.pop("prompt", PROMPT)
+    return pf.offload(prompt, write(Path("in.jsonl"), rows), large=model, **settings)
 
 
 def test_label_task_keeps_its_promise_on_new_inputs() -> None:
@@ -126,7 +127,9 @@ def test_several_labels_per_input() -> None:
     assert result.certificate["coverage"] > 0.5
     new = write(Path("new.jsonl"), rows[:50])
     pf.apply("made", new, out="answers.jsonl", use_large=False)
-    answers = [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()]
+    answers = [
+        json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()
+    ]
     assert all(isinstance(json.loads(answer), list) for answer in answers if answer is not None)
 
 
@@ -205,8 +208,17 @@ def test_all_duplicates() -> None:
 
 def test_odd_texts_are_served_and_bad_rows_listed() -> None:
     rows = topic_rows(600)
-    rows += [{"text": "refund 请退款 возврат استرداد 💳"}, {"text": "crash " * 50_000}, {"text": "   "}]
-    rows += [{"other": 1}, {"text": None}, {"text": "nul \x00 refund"}, {"text": "half \ud83d refund"}]
+    rows += [
+        {"text": "refund 请退款 возврат استرداد 💳"},
+        {"text": "crash " * 50_000},
+        {"text": "   "},
+    ]
+    rows += [
+        {"other": 1},
+        {"text": None},
+        {"text": "nul \x00 refund"},
+        {"text": "half \ud83d refund"},
+    ]
     result = run(rows)
     assert result.rows.rejected == 3
     rejects = [json.loads(line) for line in Path("made.rejects.jsonl").read_text().splitlines()]
@@ -285,7 +297,9 @@ def test_killed_anywhere_it_goes_on_and_pays_nothing_twice() -> None:
                 process.wait()
                 kills += 1
         assert kills
-        done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+        )
         calls = int(done.stdout.split()[1])
         prompts = [seen.body["messages"][-1]["content"] for seen in server.seen]
         assert len(set(prompts)) == calls

@@ -33,7 +33,8 @@ def test_calibration_rows_are_a_uniform_sample() -> None:
     # 30% of the rows have the text "a": over many seeds, so must the calibration rows.
     texts = ["a"] * 30 + [str(i) for i in range(70)]
     share = [
-        np.mean([texts[row] == "a" for row in made(texts, seed=seed).calibrate]) for seed in range(300)
+        np.mean([texts[row] == "a" for row in made(texts, seed=seed).calibrate])
+        for seed in range(300)
     ]
     # Standard error of the mean of 300 hypergeometric shares of 50 out of 100: 0.27 points.
     assert abs(np.mean(share) - 0.3) < 0.01
