@@ -2,7 +2,7 @@
 PYTHON ?= python
 
 # What the tests marked "pulled" need: small models and data sets of the catalogue.
-PULLED ?= smollm2-135m
+PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-pulled lint format docs bench
@@ -18,7 +18,7 @@ test: ## Run the tests and doctests; no downloads, no network (ARGS="tests/loop 
 
 test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
-	$(PYTHON) -m pytest -m pulled $(ARGS)
+	$(PYTHON) -m pytest -m pulled -rs $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
 	$(PYTHON) -m ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -91,3 +92,14 @@ def test_extras_of_real_registries_exist(where: str) -> None:
     extras = REGISTRIES[where].extras
     assert set(extras) <= set(REGISTRIES[where])
     assert set(extras.values()) <= set(known["optional-dependencies"])
+
+
+@pytest.mark.parametrize("where", REGISTRIES)
+def test_an_extra_brings_a_library_that_the_target_imports(where: str) -> None:
+    """Otherwise the remedy "pip install pilotfish[extra]" would not mend what it promises to mend."""
+    known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    for name, extra in REGISTRIES[where].extras.items():
+        module = REGISTRIES[where][name].partition(":")[0]
+        source = (REPOSITORY / (module.replace(".", "/") + ".py")).read_text("utf-8")
+        brought = [re.split(r"[<>=\[]", row)[0] for row in known["optional-dependencies"][extra]]
+        assert any(library.replace("-", "_") in source for library in brought), (name, extra)
