@@ -11,7 +11,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: ## Install this checkout, editable, with all that tests and lint need
-	$(PYTHON) -m pip install --editable '.[test,onnx,postgres]'
+	$(PYTHON) -m pip install --editable '.[test]'
 
 test: ## Run the tests and doctests; no downloads, no network (ARGS="tests/loop -x")
 	$(PYTHON) -m pytest $(ARGS)

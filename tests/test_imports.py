@@ -7,6 +7,7 @@ since a name that is only needed for a type still ties two rooms together.
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -97,6 +98,11 @@ def imported(path: Path, package: Path = PACKAGE) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{source}.{alias.name}"
 
 
+def distribution(requirement: str) -> str:
+    """The name in a line of pyproject.toml, such as ``psycopg`` in ``psycopg[binary]>=3.2``."""
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+
+
 def registry_targets(path: Path) -> Iterator[tuple[int, str]]:
     """Registry lines are imports too, only later: ``"pilotfish.models.openai:OpenAIModel"``."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -162,7 +168,7 @@ def test_third_party_imports_are_declared() -> None:
         name: rows for name, rows in project["optional-dependencies"].items() if name != "test"
     }
     declared = {
-        re.match(r"[\w.-]+", row)[0].lower().replace("_", "-")  # type: ignore[index]
+        distribution(row)
         for row in [*project["dependencies"], *(row for rows in extras.values() for row in rows)]
     }
     # Come with sentence-transformers and jinja2, which are what is asked for.
@@ -178,6 +184,18 @@ def test_third_party_imports_are_declared() -> None:
             if not names & declared:
                 undeclared.append(f"{path.relative_to(REPOSITORY)}:{line}: {top}")
     assert undeclared == []
+
+
+def test_every_module_can_be_imported_or_lacks_an_optional_library() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    core = {distribution(row) for row in project["dependencies"]}
+    for path in modules():
+        try:
+            importlib.import_module(module_name(path))
+        except ModuleNotFoundError as error:
+            missing = str(error.name).split(".")[0]
+            assert missing != "pilotfish", f"{path}: {error}"
+            assert missing.replace("_", "-") not in core, f"{path}: {error}"
 
 
 @pytest.mark.parametrize("what", LIMITS)
