@@ -5,6 +5,8 @@
 - ``labels``: the closed set; ``answer``: ``"label"`` (one of them, the default), ``"labels"`` (any number
   of them) or ``"rating"`` (the labels are values in ascending order).
 - ``range``: ``[low, high]`` of a continuous rating, instead of labels.
+- ``blanks``: the prompt with content-free inputs, a list of texts: a scorer subtracts what the labels get
+  there (contextual calibration, see :mod:`pilotfish.models.llamacpp`).
 
 They are taken out before the wrapped model sees the request. Requests without them pass through.
 """
@@ -32,6 +34,7 @@ KINDS = ("label", "labels", "rating")
 MAX_BATCH = 64
 GATHER = 0.002  # seconds to wait for others before a batch starts; a model call takes 50 and more
 _CONTROLS = ("labels", "answer", "range")
+_SCORING = ("blanks",)  # for scorers only
 YES_NO = ("yes", "no")
 
 
@@ -109,11 +112,11 @@ class LabelModel:
             ModelError: The model did not answer.
         """
         if not any(key in request.params for key in ("labels", "range")):
-            return await self.model.complete(_without(request, _CONTROLS))
+            return await self.model.complete(_without(request, (*_CONTROLS, *_SCORING)))
         form = _Form.of(request.params)
         if isinstance(self.model, LabelScorer) and form.labels:
             return await self._scored(request, form)
-        completion = await self.model.complete(_without(request, _CONTROLS))
+        completion = await self.model.complete(_without(request, (*_CONTROLS, *_SCORING)))
         try:
             label: str | None = form.parse(completion.text)
         except BadAnswer:

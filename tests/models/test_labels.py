@@ -266,7 +266,9 @@ def test_scoring_stops_when_nobody_waits() -> None:
 def test_written_answers_are_parsed_and_bad_ones_kept() -> None:
     fake = FakeModel({"q1": ' "RED." ', "q2": "red or blue", "q3": "blue, red", "q4": "**4**/5"})
     model = LabelModel(fake)
-    good, bad = (ask(model, q, labels=["red", "blue"], temperature=0) for q in ("q1", "q2"))
+    good, bad = (
+        ask(model, q, labels=["red", "blue"], blanks=["-"], temperature=0) for q in ("q1", "q2")
+    )
     assert (good.text, good.extra["label"], good.extra["raw"]) == ("red", "red", ' "RED." ')
     assert (bad.text, bad.extra["label"], bad.extra["raw"]) == ("red or blue", None, "red or blue")
     assert all(r.params == {"temperature": 0} for r in fake.requests)
