@@ -189,13 +189,13 @@ def test_third_party_imports_are_declared() -> None:
 def test_every_module_can_be_imported_or_lacks_an_optional_library() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     core = {distribution(row) for row in project["dependencies"]}
+    missing = {}
     for path in modules():
         try:
             importlib.import_module(module_name(path))
         except ModuleNotFoundError as error:
-            missing = str(error.name).split(".")[0]
-            assert missing != "pilotfish", f"{path}: {error}"
-            assert missing.replace("_", "-") not in core, f"{path}: {error}"
+            missing[path] = str(error.name).split(".")[0].replace("_", "-")
+    assert {path: name for path, name in missing.items() if name in core | {"pilotfish"}} == {}
 
 
 @pytest.mark.parametrize("what", LIMITS)
