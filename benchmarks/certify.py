@@ -72,7 +72,9 @@ POSITIVES: dict[str, tuple[float, float, int]] = {
 }
 
 
-def finish(calibration: Calibration, agreed: np.ndarray, large: Any = None, k: int = 25) -> np.ndarray:
+def finish(
+    calibration: Calibration, agreed: np.ndarray, large: Any = None, k: int = 25
+) -> np.ndarray:
     """Run a calibration to its end; returns which rows were asked."""
     asked = np.zeros(agreed.size, dtype=bool)
     while (rows := calibration.next(k)).size:
@@ -83,7 +85,11 @@ def finish(calibration: Calibration, agreed: np.ndarray, large: Any = None, k: i
 
 def ours_file(scores: np.ndarray, wrong: np.ndarray, alpha: float, delta: float, seed: int) -> Any:
     calibration = Calibration(
-        scores, constraints=(Constraint("agree", 1 - alpha),), delta=delta, population="file", seed=seed
+        scores,
+        constraints=(Constraint("agree", 1 - alpha),),
+        delta=delta,
+        population="file",
+        seed=seed,
     )
     asked = finish(calibration, ~wrong)
     threshold = calibration.certificate(curve=0).threshold
@@ -93,7 +99,13 @@ def ours_file(scores: np.ndarray, wrong: np.ndarray, alpha: float, delta: float,
 
 
 def ours_inputs(
-    scores: np.ndarray, wrong: np.ndarray, alpha: float, delta: float, seed: int, risk: Any, method: Any
+    scores: np.ndarray,
+    wrong: np.ndarray,
+    alpha: float,
+    delta: float,
+    seed: int,
+    risk: Any,
+    method: Any,
 ) -> Any:
     """A random fifth (at least 400 rows) calibrates, the rest is served."""
     n = min(max(len(scores) // 5, 400), len(scores) * 4 // 5)
@@ -170,7 +182,12 @@ def accuracy(name: str, target: float, delta: float, reps: int) -> list[dict[str
         def bargain() -> Any:
             answers = oracle(np.zeros(n, dtype=int))
             model = bargain_a(
-                proxy(wrong.astype(int), scores), answers, target=target, delta=delta, verbose=False, seed=rep
+                proxy(wrong.astype(int), scores),
+                answers,
+                target=target,
+                delta=delta,
+                verbose=False,
+                seed=rep,
             )
             output, used = model.process(np.arange(n), return_oracle_usage=True)
             return 1 - np.mean(used), np.mean(np.asarray(output) != 0) > alpha + 1e-12
@@ -182,7 +199,9 @@ def accuracy(name: str, target: float, delta: float, reps: int) -> list[dict[str
                 f"pilotfish, inputs, {method}",
                 lambda m=method: ours_inputs(scores, wrong, alpha, delta, rep, risk, m),
             )
-    return [summary("accuracy", name, n, target, delta, key, values) for key, values in runs.items()]
+    return [
+        summary("accuracy", name, n, target, delta, key, values) for key, values in runs.items()
+    ]
 
 
 def summary(
@@ -212,7 +231,12 @@ def classes(kind: str, name: str, target: float, delta: float, reps: int) -> lis
         begun = time.perf_counter()
         model = bargain_p if kind == "precision" else bargain_r
         found = model(
-            proxy(ones, chance), oracle(truth), delta=delta, target=target, budget=min(400, n), seed=rep
+            proxy(ones, chance),
+            oracle(truth),
+            delta=delta,
+            target=target,
+            budget=min(400, n),
+            seed=rep,
         ).process(np.arange(n))
         chosen = np.zeros(n, dtype=bool)
         chosen[found] = True
@@ -220,7 +244,9 @@ def classes(kind: str, name: str, target: float, delta: float, reps: int) -> lis
 
         begun = time.perf_counter()
         chosen = ours_class(kind, chance, truth, target, delta, rep)
-        runs["pilotfish"].append((*judged(kind, chosen, truth, target), time.perf_counter() - begun))
+        runs["pilotfish"].append(
+            (*judged(kind, chosen, truth, target), time.perf_counter() - begun)
+        )
     return [summary(kind, name, n, target, delta, key, values) for key, values in runs.items()]
 
 
@@ -231,7 +257,9 @@ def judged(kind: str, chosen: np.ndarray, truth: np.ndarray, target: float) -> t
     return 1 - chosen.mean(), bool(hits < target * truth.sum())
 
 
-def ours_class(kind: str, chance: np.ndarray, truth: np.ndarray, target: float, delta: float, rep: int) -> Any:
+def ours_class(
+    kind: str, chance: np.ndarray, truth: np.ndarray, target: float, delta: float, rep: int
+) -> Any:
     n = truth.size
     if kind == "precision":
         calibration = Calibration(
@@ -260,7 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reps", type=int, default=200)
     parser.add_argument("--delta", type=float, default=0.05)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "certify.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "certify.json"
+    )
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ measures that it certifies with no more answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,12 @@ class Bets:
 
     def wealth(self, logs: Floats) -> Any:
         """Log of the mixture's wealth from each bet's summed ``log(1 + lambda g)``, ``[..., bets]``."""
-        return special.logsumexp(logs + self.log_weights, axis=-1)
+        total = logs + self.log_weights
+        most = total.max(axis=-1, keepdims=True)
+        return most[..., 0] + np.log(np.exp(total - most).sum(axis=-1))
 
 
+@lru_cache(maxsize=1024)
 def bets(n: float, alpha: float, delta: float, worst: float, spread: float = 1.0) -> Bets:
     """Bets made for a sample of about ``n`` rows that count.
 

@@ -337,11 +337,11 @@ class Calibration:
                 self._small,
             )
             outlooks.append((view, tester.needs(SHARES)))
-        open_rows = self._wanted & ~self._answered
         self._target = next_target(
             outlooks,
             self._bins,
-            open_rows,
+            self._wanted,
+            self._answered,
             self._certified,
             self._start,
             remaining=self.remaining,
@@ -349,11 +349,11 @@ class Calibration:
             finite=finite,
         )
 
-    def certificate(self, *, curve: int = CURVE_POINTS) -> Certificate:
+    def certificate(self, *, curve: int | None = None) -> Certificate:
         """What is certified by now; valid at any moment, also before it is ``done``.
 
         Args:
-            curve: Most points of the certificate's curve.
+            curve: Most points of the certificate's curve; default: none until it is done.
         """
         reach = self._certified if self._target is None else max(self._certified, self._target)
         reach = max(reach, 0) if self._grid.size else 0
@@ -362,6 +362,12 @@ class Calibration:
         known, bins = self._answers(slice(0, prefix)), self._bins[:prefix]
         parts = [terms(c, known) for c in self.constraints]
         served = np.cumsum(np.bincount(self._bins, minlength=self._grid.size + 1))[:size]
+
+        def bound(j: int) -> float:
+            upper = self._testers[0].upper(j, parts[0], bins)
+            # what was refuted at an earlier look stays refuted
+            return min(upper, self.constraints[0].alpha) if self._passed[0, j] else upper
+
         spent = self.budget is not None and self.asked >= self.budget
         reason = "budget" if spent else "no-threshold" if self._winnable() else "too-few-answers"
         return conclude(
@@ -370,8 +376,8 @@ class Calibration:
             None if self._certified < 0 else self._certified,
             parts[0],
             np.minimum(bins, size),
-            lambda j: self._testers[0].upper(j, parts[0], bins),
-            points=curve,
+            bound,
+            points=(CURVE_POINTS if self._target is None else 0) if curve is None else curve,
             constraints=self.constraints,
             delta=self.delta,
             method=self.method,

@@ -142,7 +142,8 @@ def outlook(
 def next_target(
     outlooks: list[tuple[Outlook, Floats]],
     bins: Ints,
-    open_rows: Bools,
+    wanted: Bools,
+    answered: Bools,
     certified: int,
     start: int,
     *,
@@ -155,7 +156,8 @@ def next_target(
     Args:
         outlooks: One per promise, with what its test needs after each of :data:`SHARES`.
         bins: Threshold index of every row, in the order of asking.
-        open_rows: Rows that would be asked if a threshold needed them and have no answer yet.
+        wanted: Rows that are asked when a threshold needs them.
+        answered: Rows that have an answer.
         certified: Index of the lowest certified threshold, or -1.
         start: First threshold that can be certified.
         remaining: Inputs that the cascade will serve; None: as many as it takes.
@@ -167,7 +169,10 @@ def next_target(
     if certified + 1 >= size or n == 0 or budget <= 0:
         return None
     served = np.cumsum(np.bincount(bins, minlength=size + 1)[:size]).astype(float)
+    open_rows = wanted & ~answered
     left = np.cumsum(np.bincount(bins, open_rows, minlength=size + 1)[:size])
+    all_asks = np.cumsum(np.bincount(bins, wanted, minlength=size + 1)[:size])
+    known = 1.0 - left / np.maximum(all_asks, 1.0)
     base = served[certified] if certified >= 0 else 0.0
     # rows in a prefix of the order that are still to be asked
     edges = np.maximum(1, np.round(SHARES * n)).astype(int)
@@ -176,7 +181,6 @@ def next_target(
         asks[k] = np.cumsum(np.bincount(bins[:edge], open_rows[:edge], minlength=size + 1)[:size])
     chance = np.ones((SHARES.size, size))
     for view, needs in outlooks:
-        known = 1.0 - left / np.maximum(served, 1.0)
         chance = np.minimum(chance, view.chance(SHARES, needs, known, finite=finite))
     possible = (np.arange(size) > certified) & (np.arange(size) >= start)
     possible = possible & (asks > 0) & (asks <= budget) & (chance > LEAST_CHANCE) & (served > base)

@@ -257,7 +257,7 @@ class Tester:
         if self.constraint.monotone:
             return max(self.rows, 1)
         expected = max(self.shares[index] * self.rows, 1.0)
-        return max(1, round(1.1 ** round(np.log(expected) / np.log(1.1))))
+        return max(1, int(1.1 ** round(np.log(expected) / np.log(1.1)) + 0.5))
 
     def _allowed(self, index: int, risk: float) -> int:
         everything = self.constraint.kind == "agree" and self.constraint.on == "all"
