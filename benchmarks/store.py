@@ -69,15 +69,20 @@ def write(store: Store, rows: int) -> list[dict[str, float]]:
     """Fill the store; the write rate of each tenth and look-up times after it."""
     draw = random.Random(0)
     points = []
-    part = max(BATCH, rows // 10 // BATCH * BATCH)
+    part = -(-rows // (10 * BATCH)) * BATCH
     for start in range(0, rows, part):
         end = min(start + part, rows)
-        taken = 0.0
+        taken = busy = 0.0
         for at in range(start, end, BATCH):
             batch = [entry(i) for i in range(at, min(at + BATCH, end))]
+            before = time.process_time()
             taken += seconds(lambda batch=batch: store.put(batch, task="bank", run="benchmark"))
-        rate = round((end - start) / taken)
-        points.append({"writes_per_second": rate, **lookups(store, end, draw)})
+            busy += time.process_time() - before
+        rates = {
+            "writes_per_second": round((end - start) / taken),
+            "writes_per_cpu_second": round((end - start) / busy),  # what a busy machine hides
+        }
+        points.append({**rates, **lookups(store, end, draw)})
         print(points[-1], file=sys.stderr)
     return points
 
