@@ -13,6 +13,7 @@ from pilotfish.loop.rows import Template
 from pilotfish.records import Json, Request
 
 MAX_VALUES = 21  # a scale with more steps than this is learned as a range, not value by value
+BLANKS = ("N/A", "", "[MASK]")  # the content-free inputs of contextual calibration
 RANGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(?:-|\.\.|to|:)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -57,14 +58,19 @@ class Task:
 
     def request(self, row: Mapping[str, Any], *, open_ended: bool = False) -> Request:
         """The request for one row; ``open_ended`` leaves the closed label set out (to discover it)."""
+        template = Template(self.prompt)
         params: dict[str, Any] = {"temperature": 0, **self.params}
         if not open_ended:
             params["answer"] = self.kind
             if self.labels:
                 params["labels"] = list(self.labels)
+                # A local model's liking for some labels is measured on these and taken out. Several
+                # labels are asked for one by one with yes or no, where there is nothing to take out.
+                filled = [dict.fromkeys(template.fields, blank) for blank in BLANKS]
+                params.setdefault("blanks", [template.render(blank) for blank in filled])
             if self.range:
                 params["range"] = list(self.range)
-        return Request.of(Template(self.prompt).render(row), system=self.system, **params)
+        return Request.of(template.render(row), system=self.system, **params)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

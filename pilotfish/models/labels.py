@@ -130,7 +130,9 @@ class LabelModel:
         batcher = self._batcher()
         plain = _without(request, _CONTROLS)
         if form.kind == "labels":
-            questions = [_about(plain, label) for label in form.labels]
+            # The blanks are of the user's question, not of these.
+            alone = _without(plain, _SCORING)
+            questions = [_about(alone, label) for label in form.labels]
             rows = await asyncio.gather(*(batcher.score(q, YES_NO) for q in questions))
             p = np.exp(np.stack(rows)[:, 0])
             chosen = [label for label, each in zip(form.labels, p, strict=True) if each > 0.5]

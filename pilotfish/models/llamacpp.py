@@ -58,7 +58,7 @@ class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
     name: str = ""
     context: Annotated[int, msgspec.Meta(ge=256)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
 
 class _Cancelled(Exception):

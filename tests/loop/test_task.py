@@ -19,6 +19,7 @@ def test_request_carries_the_closed_set() -> None:
     assert request.messages[0] == {"role": "system", "content": "Be brief."}
     assert request.params == {
         "temperature": 0, "seed": 1, "answer": "label", "labels": ["yes", "no"],
+        "blanks": ["Urgent? N/A", "Urgent? ", "Urgent? [MASK]"],
     }  # fmt: skip
     assert "labels" not in task.request({"text": "Now!"}, open_ended=True).params
 

@@ -209,13 +209,16 @@ def test_multi_label_asks_yes_or_no_per_label() -> None:
     class YesNo(Scorer):
         async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
             assert labels == ("yes", "no")
+            assert not any(r.params for r in requests)
             yes = [
                 0.9 if "'red' apply" in r.prompt or "'x, y' apply" in r.prompt else 0.2
                 for r in requests
             ]
             return np.log(np.array([[p, 1 - p] for p in yes])).astype(np.float32)
 
-    got = ask(LabelModel(YesNo()), "a fish", labels=["x, y", "blue", "red"], answer="labels")
+    got = ask(
+        LabelModel(YesNo()), "a fish", labels=["x, y", "blue", "red"], answer="labels", blanks=["a"]
+    )
     assert json.loads(got.text) == ["x, y", "red"]
     assert got.label_probs == pytest.approx({"x, y": 0.9, "blue": 0.2, "red": 0.9})
 
