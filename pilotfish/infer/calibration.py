@@ -27,17 +27,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pilotfish.errors import InputError
+from pilotfish.infer import certify as choosing
+from pilotfish.infer import planning
 from pilotfish.infer.certificate import Certificate
-from pilotfish.infer.certify import (
-    CURVE_POINTS,
-    conclude,
-    counted_shares,
-    entry_levels,
-    fallback,
-    lowest,
-    set_aside,
-    threshold_bins,
-)
 from pilotfish.infer.constraints import (
     Answers,
     Bools,
@@ -51,16 +43,7 @@ from pilotfish.infer.constraints import (
     terms,
     threshold_grid,
 )
-from pilotfish.infer.planning import (
-    SHARES,
-    asking_probability,
-    checked_expected,
-    least_probability,
-    next_target,
-    outlook,
-    relearned,
-)
-from pilotfish.infer.sequential import Tester, checked_procedure
+from pilotfish.infer.sequential import Tester, checked_procedure, tester_for
 
 Method = Literal["binomial", "betting"]
 FORMAT = 1
@@ -123,8 +106,9 @@ class Calibration:
         self.budget, self.remaining, self.seed = budget, remaining, seed
         checked_procedure(self.constraints, method, population, budget)
         labels = checked_labels(small, n, "small")
-        self._active = expected_disagreement is not None and method == "betting"
-        self._expected = checked_expected(expected_disagreement, values)
+        foreseen = expected_disagreement is not None
+        self._active = foreseen and method == "betting"
+        self._expected = planning.checked_expected(expected_disagreement, values)
         finite = population == "file"
         if thresholds is None and finite:
             thresholds = threshold_grid(values, 60)
@@ -133,50 +117,63 @@ class Calibration:
         order = rng.permutation(n)
         coins = rng.random(n)
         self._share = delta / len(self.constraints)
-        self._given = None if reference is None else checked_scores(reference)
-        others = np.zeros(0) if self._given is None else self._given
-        other_labels = None
+        given = np.zeros(0) if reference is None else checked_scores(reference)
+        others, other_labels = given, None
         if finite:
             others, other_labels = values, labels
-        elif set_aside(self.constraints, reference):
+        elif choosing.set_aside(self.constraints, reference):
             aside, order = order[: -(-n // 10)], order[-(-n // 10) :]
             others, other_labels = values[aside], None if labels is None else labels[aside]
         self._rows: Ints = order
         self._place = {int(row): k for k, row in enumerate(order)}
         self._scores = values
-        self._labels = labels
         m = order.size
-        self._bins = threshold_bins(self._grid, values[order])
+        self._bins = choosing.threshold_bins(self._grid, values[order])
         self._ordered_expected = self._expected[order]
         ordered_labels = None if labels is None else labels[order]
-        self._probability = (
-            asking_probability(self.constraints, self._expected[order], ordered_labels, self._share)
-            if self._active
-            else np.ones(m)
-        )
+        self._probability = np.ones(m)
+        if self._active:
+            foreseen_rows = (self._expected[order], ordered_labels, self._share)
+            self._probability = planning.asking_probability(self.constraints, *foreseen_rows)
         self._wanted: Bools = coins[order] < self._probability
-        if labels is not None:
-            self._wanted &= self._matters(labels[order])
+        if ordered_labels is not None and all(c.kind == "precision" for c in self.constraints):
+            # no promise depends on rows that are called something else
+            self._wanted &= np.isin(ordered_labels, [c.label for c in self.constraints])
         self._answered: Bools = np.zeros(m, dtype=bool)
         self._pending: Bools = np.zeros(m, dtype=bool)
         self._agreed: Bools = np.zeros(m, dtype=bool)
         self._large = np.full(m, None, dtype=object)
-        self._small = None if labels is None else labels[order]
-        self._testers = [
-            self._tester(c, counted_shares(c, self._grid, others, other_labels))
-            for c in self.constraints
-        ]
+        self._small = ordered_labels
+        floor = (
+            planning.least_probability(self.constraints, m, self._share) if self._active else 1.0
+        )
+        early = remaining is not None or finite
+        self._testers = []
+        for c in self.constraints:
+            shares = choosing.counted_shares(c, self._grid, others, other_labels)
+            setting = (method, population, self._share, floor, early, self._bins, ordered_labels)
+            self._testers.append(tester_for(c, *setting, shares))
         self._passed = np.zeros((len(self._testers), self._grid.size), dtype=bool)
         self._start = max(int(np.argmax(t.levels > 0)) for t in self._testers)
         self._target: int | None = None
+        self._reached = 0
         self._planned_at: int | None = None
         self._log: list[list[Any]] = []
-
-    def _matters(self, small: Any) -> Bools:
-        """Rows whose answer can change a payoff at all (precision: only those called the class)."""
-        if all(c.kind == "precision" for c in self.constraints):
-            return np.isin(small, [c.label for c in self.constraints])
-        return np.ones(small.size, dtype=bool)
+        self._settings = {
+            "format": FORMAT,
+            "scores": values.tolist(),
+            "small": None if labels is None else list(labels),
+            "constraints": [asdict(c) for c in self.constraints],
+            "delta": delta,
+            "thresholds": self._grid.tolist(),
+            "expected_disagreement": self._expected.tolist() if foreseen else None,
+            "budget": budget,
+            "remaining": remaining,
+            "method": method,
+            "population": population,
+            "reference": None if reference is None else given.tolist(),
+            "seed": seed,
+        }
 
     @property
     def asked(self) -> int:
@@ -202,7 +199,8 @@ class Calibration:
             if self.budget is None
             else min(k, self.budget - self.asked - int(self._pending.sum()))
         )
-        places = np.flatnonzero(self._open() & self._needs(self._target))[: max(left, 0)]
+        waiting = self._wanted & ~self._answered & ~self._pending
+        places = np.flatnonzero(waiting & self._needs(self._target))[: max(left, 0)]
         self._pending[places] = True
         return np.asarray(self._rows[places], dtype=np.int64)
 
@@ -224,8 +222,9 @@ class Calibration:
         """
         indices = [int(r) for r in rows]
         same = np.asarray(agreed).astype(bool).ravel()
-        if same.size != len(indices) or (large is not None and len(large) != len(indices)):
+        if same.size != len(indices):
             raise InputError(f"Got {len(indices)} rows, but {same.size} answers.")
+        named = checked_labels(large, len(indices), "large")
         if large is None and any(c.kind == "recall" for c in self.constraints) and indices:
             raise InputError("A recall promise needs the large model's labels (large=...).")
         for i, row in enumerate(indices):
@@ -236,12 +235,9 @@ class Calibration:
                 continue
             self._answered[place], self._pending[place] = True, False
             self._agreed[place] = same[i]
-            self._large[place] = None if large is None else large[i]
-            self._log.append([row, bool(same[i]), None if large is None else large[i]])
+            self._large[place] = None if named is None else named[i]
+            self._log.append([row, bool(same[i]), self._large[place]])
         self._advance()
-
-    def _open(self) -> Bools:
-        return self._wanted & ~self._answered & ~self._pending
 
     def _needs(self, index: int) -> Bools:
         """Rows whose answer the test of one threshold uses."""
@@ -267,7 +263,7 @@ class Calibration:
     @property
     def _certified(self) -> int:
         """Index of the lowest threshold that keeps every promise; -1 if none does."""
-        found = lowest(np.logical_and.reduce(self._passed))
+        found = choosing.lowest(np.logical_and.reduce(self._passed))
         return -1 if found is None else found
 
     def _advance(self) -> None:
@@ -285,28 +281,7 @@ class Calibration:
             # wealth and error counts only get worse below, so passing there is passing above
             if tester.constraint.monotone and not passed[last] and passes(last, self._share):
                 passed[: last + 1] = True
-            fallback(tester.levels[: last + 1], passes, passed)
-
-    def _tester(self, constraint: Constraint, shares: Floats) -> Tester:
-        size, counted = self._grid.size, np.ones(self._bins.size)
-        if constraint.kind == "precision":
-            counted = np.asarray(self._small == constraint.label, dtype=np.float64)
-        members = np.cumsum(np.bincount(self._bins, counted, minlength=size + 1)[:size])
-        floor = 1.0
-        if self._active:
-            floor = least_probability(self.constraints, self._bins.size, self._share)
-        return Tester(
-            constraint,
-            self.method,
-            self.population,
-            self._share,
-            floor,
-            self._bins.size,
-            self.remaining is not None or self.population == "file",
-            shares,
-            entry_levels(constraint, shares, self._bins.size, self._share, floor),
-            members.astype(np.int64),
-        )
+            choosing.fallback(tester.levels[: last + 1], passes, passed)
 
     def _plan(self) -> None:
         """Choose the threshold to go for; again when it is certified, used up, or much was learnt."""
@@ -321,33 +296,23 @@ class Calibration:
         n = self._bins.size
         finite = self.population == "file"
         errors = (~self._agreed).astype(float)
-        expected, doubt = relearned(self._ordered_expected, self._answered, errors)
+        expected, doubt = planning.relearned(self._ordered_expected, self._answered, errors)
         expected = np.where(self._answered, errors, expected)
         doubt = np.where(self._answered, 0.0, doubt)
-        outlooks = []
-        for tester in self._testers:
-            view = outlook(
-                tester.constraint,
-                expected,
-                doubt,
-                self._answered,
-                self._probability,
-                self._bins,
-                self._grid.size,
-                self._small,
+        size, q = self._grid.size, self._probability
+        outlooks = [
+            (
+                planning.outlook(t.constraint, expected, doubt, q, self._bins, size, self._small),
+                t.needs(planning.SHARES),
             )
-            outlooks.append((view, tester.needs(SHARES)))
-        self._target = next_target(
-            outlooks,
-            self._bins,
-            self._wanted,
-            self._answered,
-            self._certified,
-            self._start,
-            remaining=self.remaining,
+            for t in self._testers
+        ]
+        self._target = planning.next_target(
+            outlooks, self._bins, self._wanted, self._answered, self._certified, self._start,
+            remaining=self.remaining, finite=finite,
             budget=float(n) if self.budget is None else float(self.budget - self.asked),
-            finite=finite,
-        )
+        )  # fmt: skip
+        self._reached = self._reached if self._target is None else self._target
 
     def certificate(self, *, curve: int | None = None) -> Certificate:
         """What is certified by now; valid at any moment, also before it is ``done``.
@@ -355,8 +320,7 @@ class Calibration:
         Args:
             curve: Most points of the certificate's curve; default: none until it is done.
         """
-        reach = self._certified if self._target is None else max(self._certified, self._target)
-        reach = max(reach, 0) if self._grid.size else 0
+        reach = self._certified if self._certified >= 0 else self._reached
         size = reach + 1
         prefix = self._prefix(reach)
         known, bins = self._answers(slice(0, prefix)), self._bins[:prefix]
@@ -370,14 +334,16 @@ class Calibration:
 
         spent = self.budget is not None and self.asked >= self.budget
         reason = "budget" if spent else "no-threshold" if self._winnable() else "too-few-answers"
-        return conclude(
+        return choosing.conclude(
             self._grid[:size],
             served / max(self._bins.size, 1),
             None if self._certified < 0 else self._certified,
             parts[0],
             np.minimum(bins, size),
             bound,
-            points=(CURVE_POINTS if self._target is None else 0) if curve is None else curve,
+            points=(choosing.CURVE_POINTS if self._target is None else 0)
+            if curve is None
+            else curve,
             constraints=self.constraints,
             delta=self.delta,
             method=self.method,
@@ -390,10 +356,8 @@ class Calibration:
     def _winnable(self) -> bool:
         """Whether perfect agreement on every row would have been certified."""
         n, last = self._bins.size, self._grid.size - 1
-        large = None if self._small is None else self._small
-        perfect = Answers(
-            np.ones(n, dtype=bool), self._wanted, self._probability, np.ones(n), self._small, large
-        )
+        one, same = np.ones(n), self._small
+        perfect = Answers(one.astype(bool), self._wanted, self._probability, one, same, same)
         return all(
             t.passes(last, self._share, terms(t.constraint, perfect), self._bins)
             for t in self._testers
@@ -401,24 +365,14 @@ class Calibration:
 
     def to_json(self) -> str:
         """Everything needed to go on after a kill; :meth:`from_json` reads it."""
-        state = {
-            "format": FORMAT,
-            "scores": self._scores.tolist(),
-            "small": None if self._labels is None else list(self._labels),
-            "constraints": [asdict(c) for c in self.constraints],
-            "delta": self.delta,
-            "thresholds": self._grid.tolist(),
-            "expected_disagreement": self._expected.tolist() if self._active else None,
-            "budget": self.budget,
-            "remaining": self.remaining,
-            "method": self.method,
-            "population": self.population,
-            "reference": None if self._given is None else self._given.tolist(),
-            "seed": self.seed,
-        }
         passed = [np.flatnonzero(row).tolist() for row in self._passed]
-        progress = {"log": self._log, "passed": passed, "target": self._target}
-        return json.dumps({"settings": state, **progress, "planned_at": self._planned_at})
+        progress = {
+            "log": self._log,
+            "passed": passed,
+            "target": self._target,
+            "reached": self._reached,
+        }
+        return json.dumps({"settings": self._settings, **progress, "planned_at": self._planned_at})
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
@@ -439,6 +393,7 @@ class Calibration:
             for row, indices in zip(resumed._passed, state["passed"], strict=True):
                 row[indices] = True
             resumed._target, resumed._planned_at = state["target"], state["planned_at"]
+            resumed._reached = int(state["reached"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"This is no saved calibration: {error}.") from error
         return resumed

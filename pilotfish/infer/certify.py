@@ -81,7 +81,8 @@ def certify(
         delta: Allowed probability, over the draw of these rows, that the promise is broken.
         method: ``"binomial"`` or ``"betting"``.
         thresholds: Candidates, chosen without these rows; default: :func:`threshold_grid`.
-        probabilities: ``[n]`` in (0, 1]: the chance with which each row was asked (betting only).
+        probabilities: ``[n]`` in (0, 1]: the chance with which each row was asked (betting only);
+            the smallest possible one should have been fixed beforehand.
         weights: ``[n]`` in (0, 1]: what each row counts for, relative to the heaviest possible row
             (betting only); for rows drawn from distinct inputs, whose number of copies differ.
         small: ``[n]`` labels of the small model; needed for precision and recall.

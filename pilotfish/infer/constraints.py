@@ -185,7 +185,8 @@ def checked_labels(values: Sequence[Any] | NDArray[Any] | None, n: int, name: st
     if values is None:
         return None
     labels = np.empty(len(values), dtype=object)
-    labels[:] = list(values)
+    # plain values, so that they can be compared with what JSON brings back
+    labels[:] = [v.item() if isinstance(v, np.generic) else v for v in values]
     if len(labels) != n:
         raise InputError(f"Got {len(labels)} {name} labels for {n} scores.")
     return labels

@@ -96,7 +96,6 @@ def outlook(
     constraint: Constraint,
     expected: Floats,
     doubt: Floats,
-    answered: Bools,
     probability: Floats,
     bins: Ints,
     size: int,
@@ -108,7 +107,6 @@ def outlook(
         constraint: The promise.
         expected: Chance of disagreement per row (0 or 1 where it is known), ``[n]``.
         doubt: Its standard error, ``[n]``.
-        answered: Rows whose answer is known.
         probability: Chance with which each row is asked.
         bins: Threshold index per row.
         size: How many thresholds there are.

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special, stats
 
 from pilotfish.errors import InputError
 from pilotfish.infer.bounds import Bets, bets, betting_upper
+from pilotfish.infer.certify import entry_levels
 from pilotfish.infer.constraints import Constraint, Floats, Ints, Terms
 
 FIRST_LOOK = 15
@@ -314,3 +317,26 @@ class Tester:
             return rate_upper(v, self.horizon(index), alpha, self.delta, self.early)
         most = count_upper(v, int(self.members[index]), self.delta)
         return float(min(most / max(self._allowed(index, 1.0), 1), 1.0))
+
+
+def tester_for(
+    constraint: Constraint,
+    method: str,
+    population: str,
+    delta: float,
+    floor: float,
+    early: bool,
+    bins: Ints,
+    small: NDArray[Any] | None,
+    shares: Floats,
+) -> Tester:
+    """The :class:`Tester` of a sample whose rows have these threshold indices and small labels."""
+    counted = np.ones(bins.size)
+    if constraint.kind == "precision":
+        counted = np.asarray(small == constraint.label, dtype=np.float64)
+    members = np.cumsum(np.bincount(bins, counted, minlength=shares.size + 1)[: shares.size])
+    levels = entry_levels(constraint, shares, bins.size, delta, floor)
+    return Tester(
+        constraint, method, population, delta, floor, bins.size, early, shares, levels,
+        members.astype(np.int64),
+    )  # fmt: skip

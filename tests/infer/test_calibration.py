@@ -105,7 +105,7 @@ def test_asks_only_what_it_needs(method: str) -> None:
     much, little = everything.certificate(), frugal.certificate()
     assert little.asked < 0.6 * much.asked < 0.4 * 10_000
     assert little.coverage > much.coverage - 0.1
-    assert much.coverage > 0.5  # the oracle's is 0.57
+    assert much.coverage > 0.5  # the oracle's is 0.58
 
 
 def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened() -> None:
