@@ -32,6 +32,7 @@ from pilotfish.errors import RequestRefused
 from pilotfish.models import chat_template, llama_labels
 from pilotfish.models.llama_cache import PROMPT, Cache, LlamaSession
 from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
+from pilotfish.models.llama_threads import ThreadChoice
 from pilotfish.models.sampling import Sampler, StopScanner, log_softmax, number
 from pilotfish.models.settings import read_settings
 from pilotfish.records import Chunk, Completion, Request, Usage
@@ -50,7 +51,8 @@ class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
         name: The name that answers and cache keys carry; default: the file's or catalogue's.
         context: Cells of the cache, shared by the prompt, sessions and label batches; default: what
             the model was trained on, at most 4096. At least 256: one cell for each sequence number.
-        threads: Threads for one token at a time and for batches; default: cores - 1.
+        threads: Threads for one token at a time and for batches; default: cores - 1 for one token, and
+            for batches what is faster, that or all cores.
         tolerance: Labels whose likelihoods add up to at most this share of the computed ones are left
             at an upper bound; 0 computes all exactly.
     """
@@ -96,11 +98,9 @@ class LlamaModel:
         self.tolerance = settings.tolerance
         self.weights = Weights(path)
         self.vocab = self.weights.vocab
-        # llama.cpp's threads spin while they wait: with every core taken by them, one other busy
-        # process halves the speed (measured: 2 threads on 2 shared cores read 17 tokens/s, 1 reads 22).
-        threads = settings.threads or max(1, (os.cpu_count() or 2) - 1)
+        threads = ThreadChoice(settings.threads)
         n_ctx = settings.context or min(max(self.weights.trained_context, 256), 4096)
-        self._cache = Cache(Context(self.weights, n_ctx, threads, threads))
+        self._cache = Cache(Context(self.weights, n_ctx, threads))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"llama-{self.name}")
         self._priors: dict[Any, llama_labels.Scores] = {}
         self._end = self._end_of_answer()
@@ -142,8 +142,6 @@ class LlamaModel:
         self._cache.context.close()
         self.weights.close()
 
-    # Tokens
-
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Tokens of a text; ``special`` also reads control tokens such as ``<|im_end|>``."""
         return self.weights.tokenize(text, special=special)
@@ -168,8 +166,6 @@ class LlamaModel:
         if not tokens:
             raise RequestRefused("Got an empty prompt, but expected some text.")
         return tokens
-
-    # Answers
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
@@ -300,8 +296,6 @@ class LlamaModel:
             f"Got response_format={form!r:.200}, but expected type text, json_object, or json_schema "
             'with {"json_schema": {"schema": ...}}.'
         )
-
-    # Labels
 
     async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
         """Log-probability of each label as the answer: ``[n, labels]``, float32, rows normalised.
