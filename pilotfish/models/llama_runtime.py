@@ -7,6 +7,7 @@ they loaded: a tokenizer round trip, finite first logits.
 from __future__ import annotations
 
 import ctypes as c
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from pilotfish.models.llama_c import (
     library,
     reasons,
 )
+from pilotfish.models.llama_threads import FEWEST_TOKENS, ThreadChoice
 
 Floats = NDArray[np.float32]
 
@@ -200,18 +202,18 @@ class Context:
     Args:
         weights: The model.
         n_ctx: Cells, over all sequences.
-        threads: Threads for one token at a time.
-        threads_batch: Threads for many tokens at once.
+        threads: How many threads each batch gets.
     """
 
-    def __init__(self, weights: Weights, n_ctx: int, threads: int, threads_batch: int) -> None:
+    def __init__(self, weights: Weights, n_ctx: int, threads: ThreadChoice) -> None:
         self._lib = library()
         params = self._lib.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = self.batch = min(512, n_ctx)
         params.n_outputs_max_per_seq = self.batch
         params.n_seq_max = MAX_SEQUENCES
-        params.n_threads, params.n_threads_batch = threads, threads_batch
+        self._threads = threads
+        params.n_threads = params.n_threads_batch = threads.candidates[0]
         params.kv_unified = True
         forget_reasons()
         self._weights = weights
@@ -247,6 +249,16 @@ class Context:
         """Make ``target`` (empty) begin with all that ``source`` holds."""
         self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
+    def _timed_decode(self, batch: Batch, n: int) -> int:
+        if n < FEWEST_TOKENS:
+            return int(self._lib.llama_decode(self.handle, batch))
+        threads = self._threads.pick()
+        self._lib.llama_set_n_threads(self.handle, self._threads.candidates[0], threads)
+        started = time.monotonic()
+        code = int(self._lib.llama_decode(self.handle, batch))
+        self._threads.tell(threads, n, time.monotonic() - started)
+        return code
+
     def decode(
         self,
         tokens: Sequence[int],
@@ -280,7 +292,7 @@ class Context:
         arrays = (position, counts, pointers, flags)
         batch = Batch(n, token.ctypes.data, None, *(array.ctypes.data for array in arrays))
         forget_reasons()
-        code = self._lib.llama_decode(self.handle, batch)
+        code = self._timed_decode(batch, n)
         if code == 1:
             raise RequestRefused(
                 f"The context of {self.n_ctx} tokens is full.",

@@ -51,8 +51,7 @@ class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
         name: The name that answers and cache keys carry; default: the file's or catalogue's.
         context: Cells of the cache, shared by the prompt, sessions and label batches; default: what
             the model was trained on, at most 4096. At least 256: one cell for each sequence number.
-        threads: Threads for one token at a time and for batches; default: cores - 1 for one token, and
-            for batches what is faster, that or all cores.
+        threads: Default: cores - 1 for one token; for batches what is faster, that or all cores.
         tolerance: Labels whose likelihoods add up to at most this share of the computed ones are left
             at an upper bound; 0 computes all exactly.
     """
