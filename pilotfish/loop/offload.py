@@ -39,7 +39,8 @@ from pilotfish.models.protocols import Encoder, LabelScorer, Model
 from pilotfish.records import canonical_json
 from pilotfish.store.store import open_store
 
-TRAIN_SHARE = 0.6  # of a budget; the rest calibrates
+COMPARE_SHARE = 0.2  # of a budget, when there are gold labels
+TRAIN_SHARE = 0.6  # of what is left; the rest calibrates
 BATCH = 10_000
 LOCAL_BATCH = 64  # answers that a local model scores in one go
 
@@ -220,7 +221,8 @@ class _Job:
                 teacher = self.teacher(population, teacher.model, task)
                 teacher.adopt(asker)
         with self.timed("ask"):
-            limit = teacher.affordable(len(population.train_ids))
+            kept = self.kept(population, teacher)
+            limit = teacher.affordable(len(population.train_ids) + kept) - kept
             if plan.budget != Budget():
                 limit = int(TRAIN_SHARE * limit)
             ids, rounds = teach(
@@ -254,6 +256,9 @@ class _Job:
                 delta=plan.delta,
                 expected=disagreement_curve(outcome.scores, outcome.agreed, learnt.weights),
                 horizon=horizon,
+                affordable=teacher.affordable(len(population.calibrate) + kept) - kept,
+                servable=outcome.servable,
+                fewest=plan.fewest_rows,
                 seed=plan.seed,
                 progress=watch,
             )
@@ -285,6 +290,13 @@ class _Job:
             seconds=self.seconds,
         )
         return self.package(facts, small, settled.certificate)
+
+    def kept(self, population: Population, teacher: Teacher) -> int:
+        """Answers that a budget keeps for the comparison with gold labels."""
+        wanted = len(population.evaluate)
+        if self.plan.budget == Budget():
+            return wanted
+        return min(wanted, int(COMPARE_SHARE * teacher.affordable(10**9)))
 
     def predict(
         self, small: StudentModel, population: Population

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pilotfish.loop.rows import Rows, Template
 from pilotfish.records import Inputs
 
-MAX_CALIBRATION_ROWS = 20_000  # more rows than any label budget reaches; the rest can train
+MAX_CALIBRATION_ROWS = 3_000  # what settling plans for at the most; the rest can train
 MAX_EVALUATION_ROWS = 300  # +-2.5 points of accuracy at 95%; each costs a call
 
 Ints = NDArray[np.int64]

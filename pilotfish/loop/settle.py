@@ -22,7 +22,35 @@ from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
 
 BATCH = 32  # answers between two looks: two per place of the default concurrency
+ROWS_PER_INPUT = 0.1  # calibration rows per input that will profit
+ROWS_AT_LEAST = 10  # times the fewest rows: the bound is then about 2 points above the estimate
+MOST_ROWS = 3_000  # beyond it, four times the answers win less than a point of coverage
+LEAST_SERVED = 0.1  # a smaller share is not planned with: it would ask for very many rows
 GRID = 200  # candidate thresholds; a finer grid gains less than half a percent of coverage
+
+
+def rows_to_draw(
+    available: int, affordable: int, *, horizon: int, fewest: int, servable: float
+) -> int:
+    """How many calibration rows to plan for; the test spends delta over exactly these.
+
+    Planning for more rows than can be asked about would leave most of delta unspent, and planning for
+    many when few inputs will profit costs more calls than it wins. Only rows that would be served cost a
+    call, so a budget reaches further the less is served.
+
+    Args:
+        available: Calibration rows there are.
+        affordable: Answers that the budget allows.
+        horizon: Inputs that will profit.
+        fewest: Rows without which nothing can be certified.
+        servable: Share that the student is expected to serve, in [0, 1].
+
+    >>> rows_to_draw(5000, 180, horizon=10_000, fewest=59, servable=0.5)
+    360
+    """
+    worth = min(max(int(ROWS_PER_INPUT * horizon), ROWS_AT_LEAST * fewest), MOST_ROWS)
+    reach = int(affordable / max(servable, LEAST_SERVED))
+    return min(available, max(min(worth, reach), fewest))
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,9 @@ def settle(
     delta: float,
     expected: Callable[[NDArray[np.floating]], NDArray[np.floating]],
     horizon: int,
+    affordable: int,
+    servable: float,
+    fewest: int,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Settled:
@@ -64,10 +95,21 @@ def settle(
         delta: Probability that the promise may fail, in (0, 1).
         expected: Score to probability of disagreement, learned from training rows.
         horizon: Inputs that will profit from a lower threshold.
+        affordable: Answers that may be asked for.
+        servable: Share that the student is expected to serve.
+        fewest: Rows without which nothing can be certified.
         seed: Of the choice of rows.
         progress: Watches.
     """
-    ids = population.unique_of[population.calibrate]
+    draw = rows_to_draw(
+        len(population.calibrate),
+        affordable,
+        horizon=horizon,
+        fewest=fewest,
+        servable=servable,
+    )
+    drawn = population.calibrate[:draw]
+    ids = population.unique_of[drawn]
     # Candidates come from the training rows' scores, so that no calibration row has a say in them.
     reference = scores[population.unique_of[population.train]]
     calibration = Calibration(
@@ -78,7 +120,7 @@ def settle(
         thresholds=threshold_grid(reference, GRID),
         reference=reference,
         expected_disagreement=expected(scores[ids]),
-        budget=teacher.affordable(len(ids)),
+        budget=max(affordable, 0),
         remaining=horizon,
         seed=seed,
     )
@@ -95,7 +137,7 @@ def settle(
                 for r, answer in zip(rows, large, strict=True)
             ]
             calibration.tell(rows, np.array(agreed, bool), large)
-            asked.extend(int(population.calibrate[r]) for r in rows)
+            asked.extend(int(drawn[r]) for r in rows)
             now = calibration.certificate()
             if now.threshold is not None:
                 stage.note(f"certified for {now.coverage:.0%} of the inputs so far")
