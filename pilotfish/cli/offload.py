@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,6 +128,7 @@ def offload(
         name=name,
         store=store or None,
         resume=resume,
+        command=shlex.join(["pilotfish", *sys.argv[1:]]),
         progress=TerminalProgress(),
         **settings,
     )

@@ -29,7 +29,6 @@ from pilotfish.loop.teach import Round
 from pilotfish.loop.teacher import Teacher
 
 EXAMPLES = 40  # disagreements shown, the surest first
-WEAK_GOLD = 0.7  # below this accuracy the large model itself is called weak
 MANY_UNPARSED = 0.05
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "xllamacpp", "wordllama")
 
@@ -44,6 +43,7 @@ class Facts:
         asked: Answers per purpose.
         evaluated: Rows compared with gold labels.
         local: The large model runs on this machine.
+        command: How the run can be repeated, "" when unknown.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Facts:
     gold: str
     evaluated: NDArray[np.int64]
     seconds: dict[str, float]
+    command: str
 
     @property
     def served(self) -> NDArray[np.bool_]:
@@ -138,13 +139,14 @@ def result_of(facts: Facts) -> shown.OffloadResult:
         disagreements=disagreements(facts),
         gold=gold(facts),
         saving=saving,
-        warnings=warnings(facts, saving),
+        warnings=warnings(facts),
         hardware=hardware(),
         versions={"pilotfish": pilotfish.__version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
         seconds={stage: round(seconds, 2) for stage, seconds in facts.seconds.items()},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         artifact=facts.folder,
+        command=facts.command,
     )
 
 
@@ -275,8 +277,8 @@ def gold(facts: Facts) -> shown.Gold | None:
     )
 
 
-def warnings(facts: Facts, saving: shown.Saving) -> list[str]:
-    """What the user should know before trusting the result."""
+def warnings(facts: Facts) -> list[str]:
+    """What the user should know besides what the headline says."""
     found = []
     unparsed = sum(facts.teacher.reason_unparsed.values())
     calls = max(sum(facts.asked.values()), 1)
@@ -295,17 +297,6 @@ def warnings(facts: Facts, saving: shown.Saving) -> list[str]:
         )
     if len(seen) == 1:
         found.append(f"Every answer was {next(iter(seen))!r}: there is nothing to tell apart.")
-    if saving.file_calls < 0:
-        found.append(
-            "On this file alone it does not pay: asking took more calls than the small model saves. "
-            + (f"It pays from {saving.break_even:,} inputs on." if saving.break_even else "")
-        )
-    compared = gold(facts)
-    if compared and compared.large < max(WEAK_GOLD, compared.baseline + 0.05):
-        found.append(
-            f"{facts.large} itself is right on only {compared.large:.0%} of the gold labels; a student "
-            "learns its mistakes too. The same command with a better --large gives a better student."
-        )
     return found
 
 

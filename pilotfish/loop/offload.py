@@ -71,13 +71,15 @@ def offload(
     seed: int = 0,
     store: str | None = None,
     resume: bool = True,
+    command: str = "",
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> OffloadResult:
     """Make a small model that answers a prompt's traffic like a large one, with a certificate.
 
     Args:
-        prompt: What is sent to the large model, with ``{column}`` for columns of the file.
+        prompt: What is sent to the large model, with ``{column}`` for columns of the file and
+            ``{labels}`` for the label names.
         inputs: JSONL, CSV or Parquet; rows that cannot be used are listed in the artifact's folder.
         large: Spec of the large model (``openai:gpt-4.1-mini``, ``qwen2.5-coder-1.5b``), or a model.
         labels: The closed answer set; empty lets the large model's own answers show it.
@@ -101,6 +103,7 @@ def offload(
         seed: Of every random choice; the same seed and answers give the same result.
         store: URL of the store; default the configuration's.
         resume: Use answers that the store already has; False asks (and pays) again.
+        command: How the run can be repeated, for the report.
         config: Default: what :func:`~pilotfish.config.load_config` finds.
         progress: Watches.
 
@@ -133,7 +136,7 @@ def offload(
         seed=seed,
     )
     folder = Path(out) if out else Path(f"{Path(inputs).stem}-offload")
-    job = _Job(plan, Path(inputs), folder, name or folder.name, config, progress)
+    job = _Job(plan, Path(inputs), folder, name or folder.name, config, progress, command)
     return job.run(large, store or config.store, resume=resume)
 
 
@@ -148,6 +151,7 @@ class _Job:
         name: str,
         config: Config,
         progress: Progress | None,
+        command: str,
     ) -> None:
         self.plan = plan
         self.file = file
@@ -157,6 +161,7 @@ class _Job:
         self.progress = progress or Progress()
         self.seconds: dict[str, float] = {}
         self.large = ""
+        self.command = command
         self.concurrency = 16
 
     @contextmanager
@@ -288,6 +293,7 @@ class _Job:
             gold=plan.gold,
             evaluated=evaluated,
             seconds=self.seconds,
+            command=self.command,
         )
         return self.package(facts, small, settled.certificate)
 

@@ -95,9 +95,14 @@ def plan_of(
 ) -> Plan:
     """Check the settings of :func:`pilotfish.offload`, whose documentation says what each means.
 
+    ``{labels}`` in the prompt stands for the label names, with commas between.
+
     Raises:
         InputError: One of them cannot be used.
     """
+    if labels:
+        names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
+        prompt = prompt.replace("{labels}", names)
     return Plan(
         task=Task(prompt, kind, tuple(labels), tolerance, rating, system, dict(params or {})),
         constraints=constraints(agree, on, precision, recall),

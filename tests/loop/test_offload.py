@@ -98,6 +98,12 @@ def test_accounts_add_up() -> None:
     assert result.saving.file_calls == pytest.approx(1 - calls["net"] / 1800)
 
 
+def test_the_prompt_can_name_the_labels() -> None:
+    large = pf.FakeModel(lambda request: topic_of(request.prompt.split("Text: ")[1]))
+    run(topic_rows(400), large, prompt="One of {labels}? Text: {text}", budget="200")
+    assert large.requests[0].prompt.startswith("One of billing, technical, account? Text: ")
+
+
 def test_labels_are_discovered() -> None:
     result = run(topic_rows(1200), lambda r: f" {topic_rule(r).title()}. ", labels=())
     assert sorted(result.task.labels) == ["Account", "Billing", "Technical"]
