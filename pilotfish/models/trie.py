@@ -76,5 +76,5 @@ def undecided(
     mass = np.cumsum(np.exp(scores[rest] - top)[::-1])[::-1]
     known = np.exp(scores[exact] - top).sum()
     if known > 0:
-        return rest[mass > tolerance * known]
-    return rest[: max(1, int((mass > 0.05 * mass[0]).sum()))]
+        return np.asarray(rest[mass > tolerance * known])
+    return np.asarray(rest[: max(1, int((mass > 0.05 * mass[0]).sum()))])

@@ -19,8 +19,8 @@ from pilotfish.records import Completion, Decision, Request, Usage
 
 _UNSTORABLE = re.compile("[\x00\\\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(u[0-9a-f]{4}|\\)")
-_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (Request, Completion)}
-_FIELDS |= {kind: tuple(f.name for f in fields(kind)) for kind in (Usage, Decision)}
+_KINDS: tuple[type[Any], ...] = (Request, Completion, Usage, Decision)
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
 
 
 def _plain(value: Any) -> dict[str, Any]:
