@@ -12,8 +12,7 @@ may be looked at after every row:
 
 Differences from the paper: the bets are a fixed mixture of constants instead of the paper's plug-in
 (aGRAPA) bets. Under a mixture the order of rows does not matter, wealth at a lower threshold is
-never higher (for promises that are monotone), and a resumed run needs no history; benchmarks/certify.py
-measures that it certifies with no more answers.
+never higher (for promises that are monotone), and a resumed run needs no history.
 """
 
 from __future__ import annotations

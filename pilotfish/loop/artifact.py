@@ -54,12 +54,12 @@ class StudentModel:
         return decide(proba, self.student.classes, self.task.kind, tolerance=self.task.tolerance)
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request; a prompt that is not this task's gets score 0."""
+        """Answer one request; a prompt that is not this task's gets a score below any threshold."""
         fields: Mapping[str, Any] | None = request.tags.get("fields")
         if fields is None:
             fields = self.template.match(request.prompt)
         if fields is None:
-            return Completion("", self.name, cost=0.0, extra={"score": 0.0, "label": None})
+            return Completion("", self.name, cost=0.0, extra={"score": -1.0, "label": None})
         inputs = Inputs([self.template.input_text(fields)], {k: [v] for k, v in fields.items()})
         proba = self.student.predict_proba(inputs)
         classes = self.student.classes

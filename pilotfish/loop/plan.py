@@ -55,9 +55,6 @@ class Plan:
     def __post_init__(self) -> None:
         if not 0 < self.delta < 1:
             raise InputError(f"Got delta {self.delta}, but expected a probability in (0, 1).")
-        for name, value in [("agree", c.target) for c in self.constraints]:
-            if not 0 < value < 1:
-                raise InputError(f"Got {name} {value}, but expected a share in (0, 1).")
 
     @property
     def agreement(self) -> Constraint:
@@ -125,6 +122,13 @@ def constraints(
     """The promises that the options ask for; all of them hold together with 1 - delta."""
     if on not in {"all", "served"}:
         raise InputError(f"Got on={on!r}, but expected 'all' or 'served'.")
+    wanted = {"agree": agree, **_named("precision", precision), **_named("recall", recall)}
+    for name, share in wanted.items():
+        if not 0 < share < 1:
+            raise InputError(
+                f"Got {name} {share:g}, but expected a share between 0 and 1, such as 0.95.",
+                remedy="A promise of 1 cannot be tested on a sample; try 0.99.",
+            )
     return (
         Constraint("agree", agree, on="served" if on == "served" else "all"),
         *(Constraint("precision", share, label) for label, share in (precision or {}).items()),
@@ -155,6 +159,10 @@ def prepare(plan: Plan, file: Path, progress: Progress) -> Population:
             remedy=f"Give at least {2 * plan.fewest_rows + 20} rows, or lower --agree or raise --delta.",
         )
     return population
+
+
+def _named(kind: str, shares: Mapping[str, float] | None) -> dict[str, float]:
+    return {f"{kind} of {label!r}": share for label, share in (shares or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,15 +144,40 @@ _TYPES = {
 _LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, Pointer)
 
 _MODEL_DEFAULTS: dict[str, float] = {
-    **{"n_gpu_layers": -1, "split_mode": 1, "load_mode": -1, "lazy_mode": 1, "main_gpu": 0},
-    **{"vocab_only": 0, "use_extra_bufts": 1, "no_alloc": 0, "load_mtp": 0},
+    "n_gpu_layers": -1,
+    "split_mode": 1,
+    "load_mode": -1,
+    "lazy_mode": 1,
+    "main_gpu": 0,
+    "vocab_only": 0,
+    "use_extra_bufts": 1,
+    "no_alloc": 0,
+    "load_mtp": 0,
 }
 _CONTEXT_DEFAULTS: dict[str, float] = {
-    **{"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_threads": 4},
-    **{"n_outputs_max": 0, "n_outputs_max_per_seq": 1, "n_threads_batch": 4, "ctx_type": 0},
-    **{"rope_scaling_type": -1, "flash_attn_type": -1, "rope_freq_base": 0, "defrag_thold": -1},
-    **{"yarn_ext_factor": -1, "yarn_beta_slow": -1, "type_k": 1, "type_v": 1, "embeddings": 0},
-    **{"offload_kqv": 1, "no_perf": 1, "op_offload": 1, "swa_full": 1, "kv_unified": 0},
+    "n_ctx": 512,
+    "n_batch": 2048,
+    "n_ubatch": 512,
+    "n_seq_max": 1,
+    "n_threads": 4,
+    "n_outputs_max": 0,
+    "n_outputs_max_per_seq": 1,
+    "n_threads_batch": 4,
+    "ctx_type": 0,
+    "rope_scaling_type": -1,
+    "flash_attn_type": -1,
+    "rope_freq_base": 0,
+    "defrag_thold": -1,
+    "yarn_ext_factor": -1,
+    "yarn_beta_slow": -1,
+    "type_k": 1,
+    "type_v": 1,
+    "embeddings": 0,
+    "offload_kqv": 1,
+    "no_perf": 1,
+    "op_offload": 1,
+    "swa_full": 1,
+    "kv_unified": 0,
 }
 _KNOWN_DEFAULTS = {"model": _MODEL_DEFAULTS, "context": _CONTEXT_DEFAULTS}
 

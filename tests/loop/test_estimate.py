@@ -28,7 +28,9 @@ def test_servable_equals_brute_force(
         base = weights[served].sum() if on == "served" else weights.sum()
         if wrong <= (1 - target) * base + 1e-9:
             best = max(best, weights[served].sum() / weights.sum())
-    assert servable(scores, agreed, weights.astype(float), target=target, on=on) == pytest.approx(best)
+    assert servable(scores, agreed, weights.astype(float), target=target, on=on) == pytest.approx(
+        best
+    )
 
 
 def test_nothing_to_serve() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,9 @@ def test_random_answers_certify_nothing_and_say_so() -> None:
     result = run(topic_rows(800), lambda request: draw.choice(list(TOPICS)), on="served")
     assert result.certificate["threshold"] is None
     assert result.saving.future_calls == 0
-    assert result.saving.file_calls < 0
+    calls = {item.item: item.calls for item in result.waterfall}
+    assert calls["answered small"] == 0
+    assert calls["net"] == result.rows.unique
     done = pf.apply("made", "in.jsonl", out="answers.jsonl", use_large=False)
     assert done.small == 0
 
@@ -226,9 +229,15 @@ def test_odd_texts_are_served_and_bad_rows_listed() -> None:
         {"text": "half \ud83d refund"},
     ]
     result = run(rows)
-    assert result.rows.rejected == 3
     rejects = [json.loads(line) for line in Path("made.rejects.jsonl").read_text().splitlines()]
-    assert [reject["line"] for reject in rejects] == [603, 604, 605]
+    assert [(reject["line"], reject["reason"]) for reject in rejects] == [
+        (603, "empty-text"),
+        (604, "missing-field:text"),
+        (605, "missing-field:text"),
+        (606, "not-text"),
+        (607, "bad-encoding"),
+    ]
+    assert result.rows.unique == 602
 
 
 def test_a_label_the_large_model_never_gives_is_reported() -> None:
@@ -327,6 +336,7 @@ def test_the_artifact_is_a_model() -> None:
     other = pf.ask(model, "Tell me a joke")
     assert other.model == "fake"
     assert [d.reason for d in other.decisions] == ["score<threshold", "last"]
+    assert all(d.score is None or d.score < 0 for d in other.decisions)
 
 
 def test_a_changed_artifact_is_not_loaded() -> None:
@@ -340,7 +350,9 @@ def test_a_changed_artifact_is_not_loaded() -> None:
 
 
 def test_run_escalates_and_repeats_for_free() -> None:
-    run(topic_rows(1500))
+    # One answer in eight cannot be learned, so some inputs must go to the large model.
+    noisy = lambda r: topic_rule(r) if zlib.crc32(r.prompt.encode()) % 8 else "billing"  # noqa: E731
+    run(topic_rows(2000), noisy)
     new = write(Path("new.jsonl"), topic_rows(400, seed=5))
     first = pf.apply("made", new, out="a.jsonl", large="fake:billing")
     again = pf.apply("made", new, out="b.jsonl", large="fake:billing")
