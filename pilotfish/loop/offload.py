@@ -41,6 +41,7 @@ from pilotfish.store.store import open_store
 
 COMPARE_SHARE = 0.2  # of a budget, when there are gold labels
 TRAIN_SHARE = 0.6  # of what is left; the rest calibrates
+MOST_ANSWERS = 1_600  # to train on without a budget; twice as many take a minute to race
 BATCH = 10_000
 LOCAL_BATCH = 64  # answers that a local model scores in one go
 
@@ -228,8 +229,9 @@ class _Job:
         with self.timed("ask"):
             kept = self.kept(population, teacher)
             limit = teacher.affordable(len(population.train_ids) + kept) - kept
-            if plan.budget != Budget():
-                limit = int(TRAIN_SHARE * limit)
+            limit = (
+                min(limit, MOST_ANSWERS) if plan.budget == Budget() else int(TRAIN_SHARE * limit)
+            )
             ids, rounds = teach(
                 population,
                 task,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pilotfish.distill import STUDENTS
 from pilotfish.distill.calibrate import expected_calibration_error, log_loss
@@ -77,16 +78,18 @@ def try_student(
     """Fit and cross-fit one student and estimate what it could serve."""
     started = time.perf_counter()
     targets = learnt.targets
-    student, proba = fit_and_crossfit(
-        name,
-        learnt.inputs,
-        targets.values,
-        classes=targets.classes,
-        multilabel=targets.multilabel,
-        weights=learnt.weights,
-        encoder=encoder,
-        seed=seed,
-    )
+    # These matrices are small: with two BLAS threads the same fits take two to four times as long.
+    with threadpool_limits(limits=1):
+        student, proba = fit_and_crossfit(
+            name,
+            learnt.inputs,
+            targets.values,
+            classes=targets.classes,
+            multilabel=targets.multilabel,
+            weights=learnt.weights,
+            encoder=encoder,
+            seed=seed,
+        )
     seconds = time.perf_counter() - started
     small, scores = decide(proba, targets.classes, task.kind, tolerance=task.tolerance)
     agreed = np.array(
