@@ -155,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     options = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threadpool_limits(1)
@@ -163,7 +164,7 @@ def main() -> None:
     for row in fast:
         print(json.dumps(row), flush=True)
     rows = []
-    for name in TASKS:
+    for name in options.tasks:
         rows += accuracy(options.data, name, options.seeds, encoder)
         for row in means([r for r in rows if r["task"] == name]):
             print(json.dumps(row), flush=True)

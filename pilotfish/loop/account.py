@@ -88,10 +88,11 @@ def result_of(facts: Facts) -> shown.OffloadResult:
     items, saving = waterfall(facts)
     teacher = facts.teacher
     calls = sum(facts.asked.values())
-    large_ms = _percentiles(teacher.latencies)
+    latencies = answer_seconds(facts)
+    large_ms = _percentiles(latencies)
     chosen = next(entry for entry in facts.race if entry.chosen)
     coverage = saving.future_calls
-    mean = float(np.mean(teacher.latencies)) * 1e3 if teacher.latencies else None
+    mean = float(np.mean(latencies)) * 1e3 if latencies else None
     return shown.OffloadResult(
         name=facts.name,
         task=shown.TaskInfo(
@@ -148,6 +149,14 @@ def result_of(facts: Facts) -> shown.OffloadResult:
         artifact=facts.folder,
         command=facts.command,
     )
+
+
+def answer_seconds(facts: Facts) -> list[float]:
+    """Seconds of each answer; a local model scores many at once, so only their mean is known."""
+    fresh = sum(facts.asked.values()) - facts.teacher.cached
+    if facts.local:
+        return [facts.teacher.seconds / fresh] if fresh > 0 else []
+    return facts.teacher.latencies
 
 
 def waterfall(facts: Facts) -> tuple[list[shown.WaterfallItem], shown.Saving]:

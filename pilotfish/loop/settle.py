@@ -26,6 +26,7 @@ ROWS_PER_INPUT = 0.1  # calibration rows per input that will profit
 ROWS_AT_LEAST = 10  # times the fewest rows: the bound is then about 2 points above the estimate
 MOST_ROWS = 3_000  # beyond it, four times the answers win less than a point of coverage
 LEAST_SERVED = 0.1  # a smaller share is not planned with: it would ask for very many rows
+CURVE = 60  # points of the plotted curve
 GRID = 200  # candidate thresholds; a finer grid gains less than half a percent of coverage
 
 
@@ -141,4 +142,4 @@ def settle(
             now = calibration.certificate()
             if now.threshold is not None:
                 stage.note(f"certified for {now.coverage:.0%} of the inputs so far")
-    return Settled(calibration.certificate(), asked)
+    return Settled(calibration.certificate(curve=CURVE), asked)

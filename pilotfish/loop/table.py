@@ -80,6 +80,8 @@ def _race(result: OffloadResult, width: int) -> Table | None:
     wide = width >= NARROW
     heads = ["student", ">served", ">agree", *([">fit", ">a second"] if wide else []), "why"]
     table = _grid(heads)
+    if wide:
+        table.columns[0].no_wrap = True
     for entry in result.race:
         figures = [percent(entry.coverage), percent(entry.agreement, 1)]
         if wide:

@@ -249,6 +249,7 @@ def test_budget_is_kept_and_the_same_budget_gives_the_same_choice() -> None:
     large = pf.FakeModel(topic_rule)
     first = run(topic_rows(2000), large, budget="300")
     assert len(large.requests) <= 300
+    assert first.certificate["curve"]
     again = run(topic_rows(2000), pf.FakeModel(lambda request: 1 / 0), budget="300")
     assert again.certificate == first.certificate
 
