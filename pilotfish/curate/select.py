@@ -6,12 +6,14 @@
   (uncertainty sampling, Lewis and Gale 1994; margins, Scheffer et al. 2001), spread out so that they
   do not all ask the same thing (weighted k-means as in Zhdanov 2019).
 
-Measured against random with a student taught by what was chosen (``benchmarks/selection.py``: 2 tasks, 10 seeds
-each). A first batch of 100: accuracy +8 and +2 points by facility location, +5 and +2 by k-means, -23 and -13 by
-k-centre, which asks about outliers. From 100 to 1,000: +1 and +3 by uncertainty with k-means, whatever the kind
-of uncertainty; ``"least"`` was ahead of ``"margin"`` by half a point, hardly more than noise, and is the score
-that cascades use. At 300 on the task with 50 classes, uncertainty gained accuracy but lost inputs that could be
-served at 95% (.18 against .23 at random), which is the price of skipping what is easy.
+Measured against random by the student that results (``benchmarks/selection.py``: 2 tasks, 10 seeds
+each). A first batch of 100: accuracy +8 and +2 points by facility location, +5 and +2 by k-means, -23
+and -13 by k-centre, which asks about outliers. From 100 to 1,000: +1 and +3 by uncertainty with
+k-means, whatever the kind of uncertainty; ``"least"`` was ahead of ``"margin"`` by half a point, hardly
+more than noise, and is the score that cascades use. At 300, on the task of 50 classes, uncertainty
+gained accuracy but lost inputs that could be served at 95% (.18 against .23 at random): the price of
+skipping what is easy.
+
 The answers so chosen are not a sample of the inputs: they may train students, but no certificate
 may rest on them.
 """
