@@ -61,18 +61,24 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
             remedy="Await the coroutine there instead.",
         )
     ended = threading.Event()
+    # Noted by the coroutine itself: Ctrl-C may come before the caller has anything in hand to cancel.
+    tasks: list[asyncio.Task[Any]] = []
 
     async def run() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            tasks.append(task)
         try:
             return await coroutine
         finally:
             ended.set()
 
-    future = asyncio.run_coroutine_threadsafe(run(), loop)
     try:
-        return future.result()
+        return asyncio.run_coroutine_threadsafe(run(), loop).result()
     except KeyboardInterrupt:
-        if future.cancel():
+        for task in tasks:
+            loop.call_soon_threadsafe(task.cancel)
+        if tasks:
             ended.wait(timeout=5)
         raise
 
