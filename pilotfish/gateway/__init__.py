@@ -1,0 +1,1 @@
+"""The loop behind an OpenAI-compatible HTTP server, and its dashboard."""
