@@ -26,6 +26,10 @@ import numpy as np
 from pilotfish.infer.calibration import Calibration
 from pilotfish.infer.certify import Constraint, certify, threshold_grid
 
+# No seed below this one was looked at while the methods and their defaults were chosen: the numbers
+# that are stored are of draws that nothing was tuned on.
+FIRST_SEED = 1_000_000
+
 Rng = np.random.Generator
 Draw = tuple[np.ndarray, np.ndarray]
 
@@ -191,7 +195,7 @@ def accuracy(name: str, target: float, delta: float, reps: int) -> list[dict[str
         ),
     }
     runs: dict[str, list[Any]] = {key: [] for key in callers}
-    for rep in range(reps):
+    for rep in range(FIRST_SEED, FIRST_SEED + reps):
         rng = np.random.default_rng([rep, n])
         scores, chance = shape(rng, n)
         wrong = rng.random(n) < chance
@@ -220,7 +224,7 @@ def classes(kind: str, name: str, target: float, delta: float, reps: int) -> lis
     _, bargain_p, bargain_r, proxy, oracle = bargain_classes()
     ways = ["pilotfish"] if kind == "precision" else ["pilotfish, uniform", "pilotfish, active"]
     runs: dict[str, list[Any]] = {key: [] for key in ["bargain", *ways]}
-    for rep in range(reps):
+    for rep in range(FIRST_SEED, FIRST_SEED + reps):
         rng = np.random.default_rng([rep, n, 7])
         chance = rng.beta(a, b, n)
         truth = (rng.random(n) < chance).astype(int)
