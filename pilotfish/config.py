@@ -1,4 +1,4 @@
-"""pilotfish.toml: models, prices, the store; environment variables hold secrets.
+"""pilotfish.toml: models, prices, the store, the gateway; environment variables hold secrets.
 
 Every setting has a default, so no file is needed. The file is looked for in the working folder, or where
 ``PILOTFISH_CONFIG`` points. Prices carry the date they were read on; a model without a price has an
@@ -19,6 +19,7 @@ from pilotfish.errors import ConfigError
 from pilotfish.records import Usage
 
 CONFIG_FILE = "pilotfish.toml"
+_KNOWN = ("store", "cache_dir", "models", "prices", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ class Config:
     Attributes:
         store: SQLAlchemy URL of the store.
         cache_dir: Where pulled models and data sets live.
-        models: Name to settings; each has a ``backend`` and what that backend takes.
+        models: Name to settings; each has a ``backend`` and what that backend takes, or a ``kind`` of
+            composite with its ``models`` and what that composite takes.
         prices: Model name to :class:`Price`.
+        serve: What the gateway is told, as written; the gateway checks it when it starts.
         path: The file it was read from, or None.
     """
 
@@ -64,6 +67,7 @@ class Config:
     cache_dir: Path = field(default_factory=lambda: default_cache_dir())
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
+    serve: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
 
@@ -97,15 +101,17 @@ def load_config(path: str | Path | None = None) -> Config:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}.") from error
-    unknown = set(data) - {"store", "cache_dir", "models", "prices"}
+    unknown = set(data) - set(_KNOWN)
     if unknown:
         raise ConfigError(
             f"{file} has unknown settings: {', '.join(sorted(unknown))}.",
-            remedy="Known: store, cache_dir, models, prices",
+            remedy=f"Known: {', '.join(_KNOWN)}",
         )
     for key in ("store", "cache_dir"):
         if not isinstance(data.get(key, ""), str):
             raise ConfigError(f"{file}: got {key} = {data[key]!r}, but expected a text.")
+    if not isinstance(data.get("serve", {}), dict):
+        raise ConfigError(f"{file}: got serve = {data['serve']!r}, but expected a [serve] table.")
     return Config(
         store=os.environ.get("PILOTFISH_STORE") or data.get("store", Config().store),
         cache_dir=Path(data["cache_dir"]).expanduser()
@@ -115,6 +121,7 @@ def load_config(path: str | Path | None = None) -> Config:
         prices={
             name: _price(file, name, row) for name, row in _table(file, data, "prices").items()
         },
+        serve=data.get("serve", {}),
         path=file,
     )
 

@@ -28,7 +28,7 @@ from pilotfish.models.calls import wait
 from pilotfish.models.fake_server import FakeServer
 from pilotfish.models.load import load_encoder, load_model
 from pilotfish.models.protocols import Encoder, Model
-from pilotfish.records import Completion, Request
+from pilotfish.records import Request
 
 PROMPTS = ("one", "two words", "Grüße 👋")
 Context = Callable[[Path], AbstractContextManager[Any]]
@@ -111,11 +111,18 @@ def artifact(folder: Path, fails: bool = False) -> Iterator[Model]:
     yield load_model(f"artifact:{artifact_folder()}", config, large="teacher")
 
 
+def declared(kind: str, fails: bool, **settings: Any) -> Model:
+    """A composite as pilotfish.toml declares it; its members are ``small`` and ``large``."""
+    answers = {} if fails else {prompt: f"An answer to {prompt}" for prompt in PROMPTS}
+    member = {"backend": "fake", "answers": answers}
+    composite = {"kind": kind, "models": ["small", "large"], **settings}
+    config = Config(models={"small": member, "large": member, "both": composite})
+    return load_model("both", config)
+
+
 @contextmanager
 def cascade(folder: Path, fails: bool = False) -> Iterator[Model]:
-    unsure = pf.FakeModel(lambda r: Completion("?", "small", extra={"score": 0.1}), name="small")
-    with fake(folder, () if fails else PROMPTS) as large:
-        yield pf.Cascade([unsure, large], [0.9])
+    yield declared("cascade", fails, thresholds=[0.9])
 
 
 @contextmanager
@@ -171,8 +178,7 @@ MODELS = {
     "artifact": ModelRow(
         artifact, lambda folder: artifact(folder, fails=True), lambda folder: str(artifact_folder())
     ),
-    # Composites are models too, though no registry names them.
-    "(cascade)": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
+    # A cache is a model too, though no registry names it.
     "(cached)": ModelRow(cached, lambda folder: cached(folder, fails=True)),
 }
 
@@ -206,8 +212,24 @@ STUDENTS = {
     "trees": StudentRow(tabular=True),
 }
 
+COMPOSITES = {
+    "cascade": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
+}
+
+# What each confidence finds in an answer whose label is at 0.7 against 0.2 and 0.1, and whose two tokens
+# had the probabilities 0.9 and 0.4.
+CONFIDENCES = {
+    "top_probability": 0.7,
+    "margin": 0.5,
+    "sequence_probability": 0.36,
+    "mean_probability": 0.6,
+    "least_probability": 0.4,
+}
+
 TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.BACKENDS": MODELS,
+    "pilotfish.models.COMPOSITES": COMPOSITES,
+    "pilotfish.infer.CONFIDENCES": CONFIDENCES,
     "pilotfish.models.ENCODERS": ENCODERS,
     "pilotfish.distill.STUDENTS": STUDENTS,
 }

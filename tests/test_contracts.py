@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,17 @@ from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Encoder, Model
 from pilotfish.records import Completion, Inputs, Request, from_dict, to_dict
 from tests import contract_rows
-from tests.contract_rows import ENCODERS, MODELS, PROMPTS, STUDENTS, TABLE, TOPICS, StudentRow
+from tests.contract_rows import (
+    COMPOSITES,
+    CONFIDENCES,
+    ENCODERS,
+    MODELS,
+    PROMPTS,
+    STUDENTS,
+    TABLE,
+    TOPICS,
+    StudentRow,
+)
 from tests.registries import REGISTRIES
 
 
@@ -62,20 +73,23 @@ def skip_without_library() -> Iterator[None]:
 # What every model promises
 
 
-@pytest.fixture(params=MODELS)
+ANSWERING = MODELS | COMPOSITES
+
+
+@pytest.fixture(params=ANSWERING)
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Model]:
     with contextlib.ExitStack() as stack:
         with skip_without_library():
-            built = stack.enter_context(MODELS[request.param].works(tmp_path))
+            built = stack.enter_context(ANSWERING[request.param].works(tmp_path))
         yield built
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=ANSWERING)
 def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Model, Request]]:
     with contextlib.ExitStack() as stack:
         with skip_without_library():
-            built = stack.enter_context(MODELS[request.param].fails(tmp_path))
-        yield built, MODELS[request.param].bad
+            built = stack.enter_context(ANSWERING[request.param].fails(tmp_path))
+        yield built, ANSWERING[request.param].bad
 
 
 def ask_for(prompt: str) -> Request:
@@ -183,6 +197,16 @@ def test_a_backend_refuses_a_setting_it_does_not_have(name: str, tmp_path: Path)
         backend, rest = BACKENDS.load(name), MODELS[name].rest(tmp_path)
         with pytest.raises(ConfigError, match="no_such_setting"):
             backend.from_spec(rest, {"no_such_setting": 1}, Config())
+
+
+@pytest.mark.parametrize("name", CONFIDENCES)
+def test_a_confidence_reads_what_came_with_the_answer(name: str) -> None:
+    confidence = REGISTRIES["pilotfish.infer.CONFIDENCES"].load(name)
+    tokens = tuple({"token": "x", "logprob": math.log(p)} for p in (0.9, 0.4))
+    probs = {"a": 0.2, "b": 0.7, "c": 0.1}
+    answer = Completion("b", "m", logprobs=tokens, label_probs=probs)
+    assert confidence(answer) == pytest.approx(CONFIDENCES[name])
+    assert confidence(Completion("b", "m")) in (None, 0.0), "nothing to judge by is no confidence"
 
 
 # What every encoder promises

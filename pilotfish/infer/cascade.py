@@ -3,7 +3,8 @@
 A cascade is a model. Its members are models in order of cost; each but the last has a threshold, and
 its answer is kept when its confidence reaches that threshold. The thresholds come from
 :mod:`pilotfish.infer.certify`; ``None`` means that no threshold kept the promise, and then the member
-is not asked at all.
+is not asked at all. A member that fails is not sure enough either, so the next one answers; only the last
+one's errors, and those that say that the request itself is wrong, reach the caller.
 
 Papers: IDK cascades (Wang et al. 2017), Enomoto and Eda 2021. They choose the threshold on validation
 data without a guarantee; here it carries a certificate.
@@ -12,19 +13,38 @@ data without a guarantee; here it carries a certificate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from pilotfish.errors import ConfigError
+import msgspec
+
+from pilotfish.config import Config
+from pilotfish.errors import ConfigError, ModelError
+from pilotfish.infer import CONFIDENCES
+from pilotfish.infer.confidence import top_probability
+from pilotfish.infer.trail import Trail, failure_reason
 from pilotfish.models.calls import stream
 from pilotfish.models.protocols import Model
-from pilotfish.records import Chunk, Completion, Decision, Request
+from pilotfish.models.settings import read_settings
+from pilotfish.records import Chunk, Completion, Request
+
+__all__ = ["Cascade", "CascadeSettings", "top_probability"]
 
 
-def top_probability(completion: Completion) -> float:
-    """Confidence of a closed-label answer: its score, else its largest label probability, else 0."""
-    if "score" in completion.extra:
-        return float(completion.extra["score"])
-    return max(completion.label_probs.values(), default=0.0) if completion.label_probs else 0.0
+class CascadeSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Settings of a ``cascade`` in pilotfish.toml, besides ``models`` (in order of cost).
+
+    Attributes:
+        thresholds: One for each model but the last: its answer is kept from this confidence on;
+            ``"never"`` skips the model.
+        confidence: How sure an answer is: one of :data:`pilotfish.infer.CONFIDENCES`.
+        large: The model that would answer everything without the cascade; default the last.
+    """
+
+    thresholds: list[float | Literal["never"]]
+    confidence: str = "top_probability"
+    large: str = ""
 
 
 class Cascade:
@@ -33,7 +53,7 @@ class Cascade:
     Args:
         models: At least one; the last one's answer is always kept.
         thresholds: One for each model but the last; None skips that model.
-        confidence: Answer to confidence in [0, 1].
+        confidence: Answer to confidence in [0, 1], or None when there is nothing to judge by.
         name: The name of the composite.
 
     Raises:
@@ -45,7 +65,7 @@ class Cascade:
         models: Sequence[Model],
         thresholds: Sequence[float | None],
         *,
-        confidence: Callable[[Completion], float] = top_probability,
+        confidence: Callable[[Completion], float | None] = top_probability,
         name: str = "cascade",
     ) -> None:
         if len(thresholds) != len(models) - 1:
@@ -58,80 +78,58 @@ class Cascade:
         self.confidence = confidence
         self.name = name
 
+    @classmethod
+    def from_members(
+        cls, name: str, members: Sequence[Model], settings: Mapping[str, Any], config: Config
+    ) -> Cascade:
+        """Build from ``[models.NAME]`` with ``kind = "cascade"``; see :class:`CascadeSettings`."""
+        checked = read_settings("cascade", CascadeSettings, settings)
+        thresholds = [None if isinstance(t, str) else t for t in checked.thresholds]
+        confidence = CONFIDENCES.load(checked.confidence)
+        return cls(members, thresholds, confidence=confidence, name=name)
+
     async def complete(self, request: Request) -> Completion:
         """The first answer that is sure enough, with what every step decided.
 
         Latency, usage and costs of the members that were asked add up; the cost is None as soon as
         one of them is unknown.
         """
-        climb = await self._climb(request)
-        if climb.kept is None:
-            climb.settle(await self.models[-1].complete(request), self.name)
-        return climb.result()
+        trail = await self._climb(request)
+        if trail.kept is None:
+            trail.settle(await self.models[-1].complete(request), "last")
+        return trail.result()
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream the answer; only the last member streams, since the others are judged whole first."""
-        climb = await self._climb(request)
-        if climb.kept is not None:
-            yield Chunk(text=climb.kept.text, completion=climb.result())
+        trail = await self._climb(request)
+        if trail.kept is not None:
+            yield Chunk(text=trail.kept.text, completion=trail.result())
             return
         async for chunk in stream(self.models[-1], request):
             if chunk.completion is not None:
-                climb.settle(chunk.completion, self.name)
-                chunk = dataclasses.replace(chunk, completion=climb.result())
+                trail.settle(chunk.completion, "last")
+                chunk = dataclasses.replace(chunk, completion=trail.result())
             yield chunk
 
-    async def _climb(self, request: Request) -> _Climb:
-        climb = _Climb()
+    async def _climb(self, request: Request) -> Trail:
+        trail = Trail(self.name)
         for model, threshold in zip(self.models[:-1], self.thresholds, strict=True):
             if threshold is None:
-                climb.decisions.append(
-                    Decision(self.name, "", "not-certified", rejected=(model.name,))
-                )
+                trail.skip(model.name, "not-certified")
                 continue
-            answer = await model.complete(request)
+            began = time.perf_counter()
+            try:
+                answer = await model.complete(request)
+            except ModelError as error:
+                reason = failure_reason(error)
+                if reason is None:
+                    raise
+                trail.fail(model.name, reason, time.perf_counter() - began)
+                continue
             score = self.confidence(answer)
-            if score >= threshold:
-                climb.settle(answer, self.name, score, threshold, "score>=threshold")
+            if score is not None and score >= threshold:
+                trail.settle(answer, "score>=threshold", score, threshold)
                 break
-            climb.refuse(
-                answer, Decision(self.name, "", "score<threshold", score, threshold, (model.name,))
-            )
-        return climb
-
-
-class _Climb:
-    """What one request has cost and decided on its way up."""
-
-    def __init__(self) -> None:
-        self.kept: Completion | None = None
-        self.refused: list[Completion] = []
-        self.decisions: list[Decision] = []
-
-    def refuse(self, answer: Completion, decision: Decision) -> None:
-        self.refused.append(answer)
-        self.decisions.append(decision)
-
-    def settle(
-        self,
-        answer: Completion,
-        by: str,
-        score: float | None = None,
-        threshold: float | None = None,
-        reason: str = "last",
-    ) -> None:
-        self.kept = answer
-        self.decisions.append(Decision(by, answer.model, reason, score, threshold))
-
-    def result(self) -> Completion:
-        assert self.kept is not None
-        answers = [*self.refused, self.kept]
-        costs = [answer.cost for answer in answers]
-        known = [cost for cost in costs if cost is not None]
-        return dataclasses.replace(
-            self.kept,
-            usage=sum((answer.usage for answer in self.refused), self.kept.usage),
-            cost=sum(known) if len(known) == len(costs) else None,
-            latency=sum(answer.latency for answer in answers),
-            decisions=(*self.kept.decisions, *self.decisions),
-        )
+            reason = "no-score" if score is None else "score<threshold"
+            trail.refuse(answer, model.name, reason, score, threshold)
+        return trail

@@ -1,8 +1,9 @@
-"""What answers: protocols and backends.
+"""What answers: protocols, backends, and the names of composites.
 
 A backend is one module and one line of :data:`BACKENDS`; its library is imported when the backend is
-first used. :func:`pilotfish.models.load.load` turns a spec such as ``openai:gpt-4.1-mini`` or a
-catalogue name into a model.
+first used. A composite is a model made of models; its line in :data:`COMPOSITES` points upwards, to the
+room that the technique belongs to, and imports nothing. :func:`pilotfish.models.load.load_model` turns a
+spec such as ``openai:gpt-4.1-mini``, a name from pilotfish.toml or a catalogue name into a model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ BACKENDS = Registry(
         "artifact": "pilotfish.loop.artifact:OffloadedModel",
     },
     extras={"litellm": "litellm"},
+)
+
+COMPOSITES = Registry(
+    "kind of composite",
+    {
+        "cascade": "pilotfish.infer.cascade:Cascade",
+    },
 )
 
 ENCODERS = Registry(

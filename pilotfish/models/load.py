@@ -4,16 +4,93 @@ A spec is, in this order of look-up: a name from ``[models.NAME]`` of pilotfish.
 with a registered backend (``openai:gpt-4.1-mini``, ``replay:answers.parquet``); a catalogue name that
 ``pilotfish pull`` brought (``qwen2.5-coder-1.5b``). A backend class is built with
 ``Backend.from_spec(rest, settings, config)``.
+
+A table with ``kind`` in place of ``backend`` is a composite: its ``models`` are specs, so composites
+nest, and its class is built with ``Composite.from_members(name, members, settings, config)``. Within one
+:class:`Models` each spec is built once, so two cascades that escalate to the same model share its
+connections, its limit of concurrent requests and its circuit breaker.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
-from pilotfish.models import BACKENDS, ENCODERS
+from pilotfish.models import BACKENDS, COMPOSITES, ENCODERS
 from pilotfish.models.protocols import Encoder, Model
+
+
+class Models:
+    """Builds models, each spec once; safe to use from several threads.
+
+    Args:
+        config: Default: what :func:`pilotfish.config.load_config` finds.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or load_config()
+        self._built: dict[str, Model] = {}
+        # One lock for each spec: a file of gigabytes that is being read must not hold up other models.
+        # A composite's is held while its members' are taken, which cannot deadlock without a cycle.
+        self._locks: dict[str, threading.Lock] = {}
+
+    def load(self, spec: str) -> Model:
+        """The model that a spec names; the same object each time.
+
+        Raises:
+            UnknownName: Nothing is called that.
+            MissingModel: It is in the catalogue, but was not pulled.
+            ConfigError: Its table in pilotfish.toml is wrong, or it is a member of itself.
+        """
+        check_acyclic(spec, self.config)
+        return self._shared(spec)
+
+    def built(self) -> dict[str, Model]:
+        """What was built so far, by spec."""
+        return dict(self._built)
+
+    def build(self, spec: str, settings: Mapping[str, Any]) -> Model:
+        """A model of its own, with settings over what the configuration says; members are shared."""
+        check_acyclic(spec, self.config)
+        return self._build(spec, settings)
+
+    def _shared(self, spec: str) -> Model:
+        if spec not in self._built:
+            with self._locks.setdefault(spec, threading.Lock()):
+                if spec not in self._built:
+                    self._built[spec] = self._build(spec, {})
+        return self._built[spec]
+
+    def _build(self, spec: str, settings: Mapping[str, Any]) -> Model:
+        if spec in self.config.models:
+            declared = {**self.config.models[spec], **settings}
+            if is_composite(spec, self.config):
+                return self._compose(spec, declared)
+            backend = declared.pop("backend")
+            rest = str(declared.pop("model", spec))
+            return self._start(backend, rest, {"name": spec, **declared})
+        backend, colon, rest = spec.partition(":")
+        if colon and backend in BACKENDS:
+            return self._start(backend, rest, settings)
+        language_models = _language_models()
+        if spec in language_models:
+            return self._start("llama.cpp", spec, settings)
+        known = [*self.config.models, *language_models, *(f"{name}:..." for name in BACKENDS)]
+        raise UnknownName("model", spec, known)
+
+    def _start(self, backend: str, rest: str, settings: Mapping[str, Any]) -> Model:
+        model: Model = BACKENDS.load(backend).from_spec(rest, dict(settings), self.config)
+        return model
+
+    def _compose(self, name: str, declared: dict[str, Any]) -> Model:
+        members = [self._shared(spec) for spec in member_specs(name, self.config)]
+        kind = declared.pop("kind")
+        del declared["models"]
+        model: Model = COMPOSITES.load(kind).from_members(name, members, declared, self.config)
+        return model
 
 
 def load_model(spec: str, config: Config | None = None, **settings: Any) -> Model:
@@ -22,42 +99,88 @@ def load_model(spec: str, config: Config | None = None, **settings: Any) -> Mode
     Args:
         spec: See the module's text.
         config: Default: what :func:`pilotfish.config.load_config` finds.
-        settings: Passed to the backend, over what the configuration says.
+        settings: Passed to the backend or composite, over what the configuration says.
 
     Raises:
         UnknownName: Nothing is called that.
         MissingModel: It is in the catalogue, but was not pulled.
-        ConfigError: Its table in pilotfish.toml has no backend.
+        ConfigError: Its table in pilotfish.toml is wrong, or it is a member of itself.
     """
-    config = config or load_config()
-    if spec in config.models:
-        declared = {**config.models[spec], **settings}
-        backend = declared.pop("backend", None)
-        if backend is None:
+    return Models(config).build(spec, settings)
+
+
+def is_composite(name: str, config: Config) -> bool:
+    """Whether ``[models.NAME]`` declares a composite; a name without a table does not.
+
+    Raises:
+        ConfigError: The table has neither ``backend`` nor ``kind``, or both.
+    """
+    table = config.models.get(name)
+    if table is None:
+        return False
+    if ("kind" in table) == ("backend" in table):
+        raise ConfigError(
+            f"[models.{name}] in {config.path} has "
+            + ("both backend and kind." if "kind" in table else "no backend."),
+            remedy=f"Add: backend = one of {', '.join(BACKENDS)}; or, for a model made of models, "
+            f"kind = one of {', '.join(COMPOSITES)}",
+        )
+    return "kind" in table
+
+
+def member_specs(name: str, config: Config) -> list[str]:
+    """The specs of a composite's members, in their order.
+
+    Raises:
+        ConfigError: ``models`` is missing or is no list of texts.
+    """
+    specs = config.models[name].get("models")
+    if not isinstance(specs, list) or not specs or not all(isinstance(s, str) for s in specs):
+        raise ConfigError(
+            f"[models.{name}] in {config.path} has models = {specs!r}, but expected a list of names.",
+            remedy='Write: models = ["small", "large"]',
+        )
+    return specs
+
+
+def check_acyclic(spec: str, config: Config) -> None:
+    """Refuse a model that is made of itself, before any member is started.
+
+    Raises:
+        ConfigError: There is a cycle; the message shows it.
+    """
+    seen: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " -> ".join((*path[path.index(name) :], name))
             raise ConfigError(
-                f"[models.{spec}] in {config.path} has no backend.",
-                remedy=f"Add: backend = one of {', '.join(BACKENDS)}",
+                f"The model {name!r} is a member of itself: {circle}.",
+                remedy=f"Take one of them out of its models in {config.path}.",
             )
-        rest = str(declared.pop("model", spec))
-        return _build(backend, rest, {"name": spec, **declared}, config)
-    backend, colon, rest = spec.partition(":")
-    if colon and backend in BACKENDS:
-        return _build(backend, rest, settings, config)
+        if name in seen:
+            return
+        for member in _needs(name, config):
+            visit(member, (*path, name))
+        seen.add(name)
+
+    visit(spec, ())
+
+
+def _needs(name: str, config: Config) -> Iterator[str]:
+    """What a declared model asks: a composite its members, an artifact its large model."""
+    if is_composite(name, config):
+        yield from member_specs(name, config)
+    elif config.models.get(name, {}).get("backend") == "artifact":
+        large = config.models[name].get("large")
+        if isinstance(large, str):
+            yield large
+
+
+def _language_models() -> list[str]:
     from pilotfish.models.catalogue import CATALOGUE
 
-    language_models = [e.name for e in CATALOGUE.values() if e.kind == "language-model"]
-    if spec in language_models:
-        return _build("llama.cpp", spec, settings, config)
-    raise UnknownName(
-        "model",
-        spec,
-        [*config.models, *language_models, *(f"{name}:..." for name in BACKENDS)],
-    )
-
-
-def _build(backend: str, rest: str, settings: dict[str, Any], config: Config) -> Model:
-    model: Model = BACKENDS.load(backend).from_spec(rest, settings, config)
-    return model
+    return [entry.name for entry in CATALOGUE.values() if entry.kind == "language-model"]
 
 
 def load_encoder(spec: str = "static", config: Config | None = None, **settings: Any) -> Encoder:
