@@ -13,7 +13,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from pilotfish.distill.softmax import as_matrix
+from pilotfish.models.logistic import as_matrix
 
 Floats = NDArray[np.float32]
 

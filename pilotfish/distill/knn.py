@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.distill.calibrate import log_loss
-from pilotfish.distill.features import batches
 from pilotfish.distill.linear import embed
 from pilotfish.distill.recipe import Floats, Lesson, Recipe, Scorer, State
-from pilotfish.distill.softmax import as_matrix
+from pilotfish.models.logistic import as_matrix
 from pilotfish.models.protocols import Encoder
+from pilotfish.models.tfidf import batches
 from pilotfish.records import Inputs
 
 NEIGHBOURS = (3, 7, 15, 31)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.distill.features import Vocabulary, batches
-from pilotfish.distill.ngrams import MAX_CHARS, pack
 from pilotfish.distill.recipe import Floats, Lesson, Recipe, Scorer, State
-from pilotfish.distill.softmax import as_matrix, fit_logistic
 from pilotfish.errors import ArtifactError
+from pilotfish.models.logistic import as_matrix, fit_logistic
+from pilotfish.models.ngrams import MAX_CHARS, pack
 from pilotfish.models.protocols import Encoder
+from pilotfish.models.tfidf import Vocabulary, batches
 from pilotfish.records import Inputs
 
 WORDS = 2

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
 from pilotfish.distill import softmax
-from pilotfish.distill.softmax import as_matrix, fit_logistic
+from pilotfish.models.logistic import as_matrix, fit_logistic
 
 RNG = np.random.default_rng(0)
 

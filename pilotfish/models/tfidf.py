@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pilotfish.distill.ngrams import MAX_CHARS, Packed, hash_ngrams, pack
+from pilotfish.models.ngrams import MAX_CHARS, Packed, hash_ngrams, pack
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

@@ -9,7 +9,7 @@ of texts is one array of code points, and all its n-grams are hashed by array ar
   the same whatever its length.
 
 Hashes are folded to ``2**bits`` buckets ("the hashing trick", Weinberger et al. 2009; unsigned). A
-:class:`~pilotfish.distill.features.Vocabulary` then gives the buckets that training texts use a column
+:class:`~pilotfish.models.tfidf.Vocabulary` then gives the buckets that training texts use a column
 and an inverse document frequency; nothing else is stored, so a served student needs no tokenizer and
 no strings.
 

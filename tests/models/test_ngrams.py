@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from pilotfish.distill.features import BITS, Vocabulary, batches
-from pilotfish.distill.ngrams import MAX_CHARS, hash_ngrams, pack
+from pilotfish.models.ngrams import MAX_CHARS, hash_ngrams, pack
+from pilotfish.models.tfidf import BITS, Vocabulary, batches
 
 TEXTS = st.lists(
     st.text(st.sampled_from("abcé日本 \t\n.,-_😀ßİ1"), max_size=20) | st.text(max_size=8),
