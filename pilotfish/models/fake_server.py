@@ -96,7 +96,8 @@ class FakeServer:
         self.seen: list[SeenRequest] = []
         self.port = 0
         self._handlers: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
@@ -134,8 +135,8 @@ class FakeServer:
             await self._listen()
         ready.set()
         await self._stopped.wait()
-        if self._listener:
-            self._listener.close()
+        self._stop_listening()
+        await asyncio.gather(*self._arriving)
         handlers = list(self._handlers)
         for task in handlers:
             task.cancel()
@@ -144,16 +145,36 @@ class FakeServer:
         await asyncio.sleep(0)
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(
-            self._connected, "127.0.0.1", self.port, backlog=1024
-        )
+        self._listener = listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio.start_server: a connection that it has just accepted when it is closed is never
+        # closed itself (until Python 3.12), so that an outage would look like a hang.
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = asyncio.ensure_future(self._connect(accepted))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._connected)
+        await self._loop.connect_accepted_socket(lambda: protocol, accepted)
 
     def _start_outage(self) -> asyncio.Task[None] | None:
         """Begin an outage when it is the turn of one."""
         if self._next != Fault.REFUSE:
             return None
-        if self._listener:
-            self._listener.close()
+        self._stop_listening()
         for other in self._handlers - {asyncio.current_task()}:
             other.cancel()
         self._next = next(self._faults, None)

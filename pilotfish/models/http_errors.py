@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import httpx
 import msgspec
 
 from pilotfish.errors import (
@@ -22,6 +21,13 @@ from pilotfish.errors import (
     Unavailable,
 )
 from pilotfish.models.retry import Again, parse_retry_after
+from pilotfish.models.transport import (
+    ConnectionFailed,
+    NotConnected,
+    NotHttp,
+    Silent,
+    Undecodable,
+)
 
 SHOWN_CHARACTERS = 300
 # A 429 with one of these codes means an empty account; waiting does not fill it.
@@ -102,12 +108,12 @@ def status_error(
 
 
 def transport_error(
-    error: httpx.HTTPError, *, who: str, retry_lost: bool, started: bool = False
+    error: ConnectionFailed, *, who: str, retry_lost: bool, started: bool = False
 ) -> ModelError | Again:
     """The error that a broken connection stands for.
 
     Args:
-        error: What httpx raised.
+        error: What the transport raised.
         who: The model and where it lives, for the message.
         retry_lost: Whether work that may be billed may be asked for again.
         started: Whether a part of the answer had arrived.
@@ -117,27 +123,25 @@ def transport_error(
         closed while it was idle; read timeouts and cuts only with ``retry_lost``.
     """
     words = str(error) or type(error).__name__
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+    if isinstance(error, NotConnected):
         return Again(
             Unavailable(
                 f"{who} could not be reached: {words}.",
                 remedy="Check that it is running and that base_url is right.",
             )
         )
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, Silent):
         lost: ModelError = Unavailable(
-            f"{who} was silent for longer than read_timeout ({type(error).__name__}).",
+            f"{who} was silent for longer than read_timeout: {words}.",
             remedy="Raise read_timeout, or ask for a stream.",
         )
         return Again(lost) if retry_lost else lost
-    if isinstance(error, httpx.RemoteProtocolError) and "disconnect" not in words and not started:
+    if isinstance(error, NotHttp) and not started:
         return BadAnswer(
             f"{who} does not speak HTTP: {words[:SHOWN_CHARACTERS]}.",
             remedy="Check base_url: scheme (http or https), host and port.",
         )
-    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
-        return RequestRefused(f"{who} cannot be asked: {words}.", remedy="Check base_url, headers.")
-    if isinstance(error, httpx.DecodingError):
+    if isinstance(error, Undecodable):
         return BadAnswer(f"{who} sent a body that does not decompress: {words}.")
     if started:
         cut = Unavailable(f"{who} broke off in mid-answer: {words}.")
