@@ -145,11 +145,22 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a streamed answer; the last one carries the whole :class:`Completion`."""
+    """A piece of a streamed answer; the last one carries the whole :class:`Completion`.
+
+    Attributes:
+        text: What the first answer gained.
+        delta: The same as the OpenAI API writes it, tool calls included.
+        completion: The whole answer, in the last chunk.
+        event: The endpoint's event as it came, which may tell of second and later answers (``n`` > 1), or
+            None where a model has none.
+        model: Who is answering, where that is known before the end.
+    """
 
     text: str = ""
     delta: Json = field(default_factory=dict)
     completion: Completion | None = None
+    event: Json | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

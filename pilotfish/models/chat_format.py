@@ -115,11 +115,13 @@ class StreamAssembler:
     """Collects a stream's chunks into the object that would have come at once.
 
     Args:
-        name: The model's name, for error messages.
+        name: The model's name and address, for error messages.
+        model: What chunks say of who is answering.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, model: str = "") -> None:
         self._name = name
+        self._model = model
         self._top: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
 
@@ -134,7 +136,7 @@ class StreamAssembler:
         """Take one decoded event.
 
         Returns:
-            What the first answer gained, or None when it gained nothing.
+            What the answers gained, or None when the event tells of none (the usage at the end).
 
         Raises:
             BadAnswer: It is not a ``chat.completion.chunk`` object.
@@ -143,7 +145,7 @@ class StreamAssembler:
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise BadAnswer(f"{self._name} streamed {_glimpse(event)}, but expected 'choices'.")
         self._top |= {k: v for k, v in event.items() if k != "choices" and v is not None}
-        gained = None
+        text, first = "", {}
         for choice in choices:
             index = _count(choice.get("index"))
             delta = choice.get("delta") or {}
@@ -151,8 +153,8 @@ class StreamAssembler:
                 raise BadAnswer(f"{self._name} streamed a delta of {_glimpse(delta)}.")
             self._add_choice(index, choice, delta)
             if index == 0 and delta:
-                gained = Chunk(text=_text(delta.get("content"), self._name), delta=delta)
-        return gained
+                text, first = _text(delta.get("content"), self._name), delta
+        return Chunk(text, first, event=event, model=self._model) if choices else None
 
     def result(self) -> dict[str, Any]:
         """The assembled ``chat.completion`` object; empty choices when nothing came."""

@@ -33,7 +33,7 @@ from pilotfish.models.retry import Again, Clock, Lane, Sleep
 from pilotfish.models.settings import find_price, read_settings
 from pilotfish.models.sse import DONE, EventParser
 from pilotfish.models.transport import ConnectionFailed, Response
-from pilotfish.records import Chunk, Completion, Request
+from pilotfish.records import Chunk, Completion, Json, Request
 
 __all__ = ["OFFICIAL_URL", "OpenAIModel", "OpenAISettings", "cache_identity"]
 
@@ -135,7 +135,7 @@ class OpenAIModel:
                     whole = self._parse(self._decode(raw), began)
                     yield Chunk(text=whole.text, completion=whole)
                     return
-                assembler = StreamAssembler(self.who)
+                assembler = StreamAssembler(self.who, self.name)
                 async with aclosing(self._events(response, deadline)) as events:
                     async for data in events:
                         if data == DONE:
@@ -146,6 +146,34 @@ class OpenAIModel:
                         if not assembler.finished:
                             raise Unavailable(f"{self.who} broke off in mid-stream.")
                 yield Chunk(completion=self._parse(assembler.result(), began))
+            finally:
+                await response.aclose()
+
+    async def forward(self, path: str, body: Json) -> Any:
+        """Pass a request of another kind on (``/completions``, ``/embeddings``, ``/responses``).
+
+        Args:
+            path: Below the base URL.
+            body: The whole body; its ``model`` is replaced by the endpoint's name.
+
+        Returns:
+            The decoded JSON; errors as of :meth:`complete`.
+        """
+        raw = self._encode_body({**body, "model": self.model})
+        async with self._lane.place():
+            deadline = self._lane.deadline()
+            answer = await self._lane.persist(lambda: self.endpoint.post(path, raw), deadline)
+            return self._decode(answer)
+
+    async def forward_stream(self, path: str, body: Json) -> AsyncGenerator[bytes, None]:
+        """Like :meth:`forward` for a stream of events: yields its bytes as they come."""
+        raw = self._encode_body({**body, "model": self.model})
+        async with self._lane.place():
+            deadline = self._lane.deadline()
+            response = await self._lane.persist(lambda: self.endpoint.open(path, raw), deadline)
+            try:
+                while (piece := await self._piece(response, deadline)) is not None:
+                    yield piece
             finally:
                 await response.aclose()
 
@@ -167,6 +195,9 @@ class OpenAIModel:
             stream=stream,
             stream_usage=self.settings.stream_usage,
         )
+        return self._encode_body(body)
+
+    def _encode_body(self, body: Json) -> bytes:
         try:
             return msgspec.json.encode(body, enc_hook=dict)
         except (TypeError, ValueError) as error:
@@ -181,15 +212,18 @@ class OpenAIModel:
             raise raw.error
         return raw
 
+    async def _piece(self, response: Response, deadline: float) -> bytes | None:
+        try:
+            return await self._lane.before(deadline, response.next())
+        except ConnectionFailed as error:
+            failure = transport_error(error, who=self.who, retry_lost=False, started=True)
+            raise failure.error if isinstance(failure, Again) else failure from error
+
     async def _events(self, response: Response, deadline: float) -> AsyncGenerator[str, None]:
         parser = EventParser()
         try:
             while True:
-                try:
-                    piece = await self._lane.before(deadline, response.next())
-                except ConnectionFailed as error:
-                    failure = transport_error(error, who=self.who, retry_lost=False, started=True)
-                    raise failure.error if isinstance(failure, Again) else failure from error
+                piece = await self._piece(response, deadline)
                 for data in parser.close() if piece is None else parser.feed(piece):
                     yield data
                 if piece is None:
