@@ -20,14 +20,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import pilotfish as pf
 from pilotfish.config import Config
+from pilotfish.errors import MissingExtra
+from pilotfish.models import ENCODERS as ENCODER_REGISTRY
 from pilotfish.models.cached import CachedModel
 from pilotfish.models.calls import wait
 from pilotfish.models.fake_server import FakeServer
-from pilotfish.models.load import load_encoder, load_model
-from pilotfish.models.protocols import Encoder, Model
+from pilotfish.models.load import load_classifier, load_encoder, load_model
+from pilotfish.models.protocols import Classifier, Encoder, Model
 from pilotfish.records import Request
 
 PROMPTS = ("one", "two words", "Grüße 👋")
@@ -51,6 +54,15 @@ def remote(spec: str, url_setting: str, fault: str | None = None) -> Iterator[Mo
         model = load_model(spec, Config(), max_retries=0, **{url_setting: server.base_url})
         yield model
         close(model)
+
+
+@contextmanager
+def with_key(model: AbstractContextManager[Model]) -> Iterator[Model]:
+    """The libraries below litellm refuse to call anything without a key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "none")
+        with model as built:
+            yield built
 
 
 @contextmanager
@@ -126,6 +138,16 @@ def cascade(folder: Path, fails: bool = False) -> Iterator[Model]:
 
 
 @contextmanager
+def fallback(folder: Path, fails: bool = False) -> Iterator[Model]:
+    yield declared("fallback", fails)
+
+
+@contextmanager
+def router(folder: Path, fails: bool = False) -> Iterator[Model]:
+    yield declared("router", fails, by=[{"model": "small", "max_prompt_characters": 5}])
+
+
+@contextmanager
 def cached(folder: Path, fails: bool = False) -> Iterator[Model]:
     with (
         fake(folder, () if fails else PROMPTS) as inner,
@@ -141,13 +163,15 @@ BAD = Request.of(PROMPTS[0])
 class ModelRow:
     """A model that answers :data:`PROMPTS`, and one that answers each with an error of the tree.
 
-    ``rest`` is what may follow the backend's name in a spec; ``bad`` is what makes it fail.
+    ``rest`` is what may follow the backend's name in a spec; ``bad`` is what makes it fail; ``marks`` are
+    the tests'.
     """
 
     works: Context
     fails: Context
     rest: Callable[[Path], str] = lambda folder: "x"
     bad: Request = BAD
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 @contextmanager
@@ -169,8 +193,15 @@ MODELS = {
         lambda folder: remote("openai:m", "base_url", fault="bad-request"),
     ),
     "litellm": ModelRow(
-        lambda folder: remote("litellm:openai/m", "api_base"),
-        lambda folder: remote("litellm:openai/m", "api_base", fault="bad-request"),
+        lambda folder: with_key(remote("litellm:openai/m", "api_base")),
+        lambda folder: with_key(remote("litellm:openai/m", "api_base", fault="bad-request")),
+        # litellm 1.x warns of its own deprecations and pydantic's while it is imported and used.
+        marks=(
+            pytest.mark.filterwarnings("default::DeprecationWarning"),
+            pytest.mark.filterwarnings("default::UserWarning"),
+            pytest.mark.filterwarnings("default::ResourceWarning"),
+            pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning"),
+        ),
     ),
     "llama.cpp": ModelRow(gguf, gguf, write_gguf, Request.of("far too long " * 5000)),
     "replay": ModelRow(replay, lambda folder: replay(folder, ("other",))),
@@ -189,19 +220,43 @@ def write_tiny_encoder(folder: Path) -> Path:
     return write_encoder(folder)
 
 
+def write_sentence_transformer(folder: Path) -> Encoder:
+    ENCODER_REGISTRY.load("sentence-transformers")  # says which extra is missing
+    from tests.models.tiny_bert import write_bert
+
+    spec = f"sentence-transformers:{write_bert(folder / 'bert')}"
+    return load_encoder(spec, Config(), device="cpu")
+
+
 ENCODERS: dict[str, Callable[[Path], Encoder]] = {
     "static": lambda folder: load_encoder("static", Config()),
     "onnx": lambda folder: load_encoder(f"onnx:{write_tiny_encoder(folder)}", Config()),
-    "sentence-transformers": lambda folder: load_encoder("sentence-transformers:none", Config()),
+    "sentence-transformers": write_sentence_transformer,
 }
 
 
 @dataclass(frozen=True)
 class StudentRow:
-    """What a student can learn from: texts, or columns beside them."""
+    """What a student can learn from: texts, or columns beside them; and what it needs on this machine."""
 
     embeds: bool = False
     tabular: bool = False
+    prepared: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+
+
+@contextmanager
+def tiny_transformer() -> Iterator[None]:
+    """A tiny BERT in the place of the encoder that is fine-tuned."""
+    from pilotfish.distill import transformer
+
+    if transformer.unavailable_library():
+        raise MissingExtra("The student 'transformer'", "torch")
+    from tests.models.tiny_bert import write_bert
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        base = write_bert(Path(folder), [word for words in TOPICS.values() for word in words])
+        patch.setattr(transformer, "base_folder", lambda: base)
+        yield
 
 
 STUDENTS = {
@@ -210,10 +265,17 @@ STUDENTS = {
     "embedding-linear": StudentRow(embeds=True),
     "knn": StudentRow(embeds=True),
     "trees": StudentRow(tabular=True),
+    "transformer": StudentRow(prepared=tiny_transformer),
 }
 
 COMPOSITES = {
     "cascade": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
+    "fallback": ModelRow(fallback, lambda folder: fallback(folder, fails=True)),
+    "router": ModelRow(router, lambda folder: router(folder, fails=True)),
+}
+
+CLASSIFIERS: dict[str, Callable[[Path], Classifier]] = {
+    "artifact": lambda folder: load_classifier(f"artifact:{artifact_folder()}", Config()),
 }
 
 # What each confidence finds in an answer whose label is at 0.7 against 0.2 and 0.1, and whose two tokens
@@ -228,6 +290,7 @@ CONFIDENCES = {
 
 TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.BACKENDS": MODELS,
+    "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,
     "pilotfish.infer.CONFIDENCES": CONFIDENCES,
     "pilotfish.models.ENCODERS": ENCODERS,

@@ -28,10 +28,11 @@ from pilotfish.errors import ConfigError, MissingExtra, ModelError
 from pilotfish.models import BACKENDS
 from pilotfish.models.calls import complete_many, stream, wait
 from pilotfish.models.load import load_encoder
-from pilotfish.models.protocols import Encoder, Model
+from pilotfish.models.protocols import Classifier, Encoder, Model
 from pilotfish.records import Completion, Inputs, Request, from_dict, to_dict
 from tests import contract_rows
 from tests.contract_rows import (
+    CLASSIFIERS,
     COMPOSITES,
     CONFIDENCES,
     ENCODERS,
@@ -199,6 +200,32 @@ def test_a_backend_refuses_a_setting_it_does_not_have(name: str, tmp_path: Path)
             backend.from_spec(rest, {"no_such_setting": 1}, Config())
 
 
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_a_composite_refuses_a_setting_it_does_not_have(name: str) -> None:
+    with pytest.raises(ConfigError, match="no_such_setting"):
+        contract_rows.declared(name, fails=False, no_such_setting=1)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_a_composite_says_who_answered_and_why(name: str, tmp_path: Path) -> None:
+    with COMPOSITES[name].works(tmp_path) as composite:
+        for request in REQUESTS:
+            answer = wait(composite.complete(request))
+            decision = answer.decisions[-1]
+            assert (decision.by, decision.chose) == (composite.name, answer.model)
+            assert decision.reason
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_gives_probabilities(name: str, tmp_path: Path) -> None:
+    classifier = CLASSIFIERS[name](tmp_path)
+    assert isinstance(classifier, Classifier)
+    proba = classifier.predict_proba(["refund my invoice", "password login", ""])
+    assert proba.shape == (3, len(classifier.classes))
+    assert np.all((proba >= 0) & (proba <= 1))
+    assert classifier.predict_proba([]).shape == (0, len(classifier.classes))
+
+
 @pytest.mark.parametrize("name", CONFIDENCES)
 def test_a_confidence_reads_what_came_with_the_answer(name: str) -> None:
     confidence = REGISTRIES["pilotfish.infer.CONFIDENCES"].load(name)
@@ -296,10 +323,11 @@ def fit(name: str, static: Encoder, **changes: Any) -> tuple[Student, Inputs, np
 
 
 @pytest.fixture(params=STUDENTS)
-def student_name(request: pytest.FixtureRequest) -> str:
-    with skip_without_library():
-        REGISTRIES["pilotfish.distill.STUDENTS"].load(request.param)
-    return str(request.param)
+def student_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        with skip_without_library():
+            stack.enter_context(STUDENTS[request.param].prepared())
+        yield str(request.param)
 
 
 def test_a_student_learns_and_gives_probabilities(student_name: str, static: Encoder) -> None:

@@ -16,6 +16,8 @@ STUDENTS = Registry(
         "embedding-linear": "pilotfish.distill.linear:EMBEDDING",
         "knn": "pilotfish.distill.knn:KNN",
         "trees": "pilotfish.distill.trees:TREES",
+        "transformer": "pilotfish.distill.transformer:TRANSFORMER",
     },
+    extras={"transformer": "torch"},
 )
 """Student names to :class:`pilotfish.distill.student.Recipe` objects."""

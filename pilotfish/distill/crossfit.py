@@ -8,7 +8,7 @@ fitted on all out-of-fold logits, so that a probability depends on its own answe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,27 @@ from pilotfish.errors import ConfigError, InputError
 from pilotfish.models.protocols import Encoder
 from pilotfish.records import Inputs
 
-FOLDS = 5
+
+class About(TypedDict, total=False):
+    """What is known of the answers beside themselves; only ``classes`` must be given.
+
+    Attributes:
+        classes: Class names.
+        multilabel: Whether several classes may hold.
+        weights: How many inputs each stands for ``[n]``, positive; default all alike.
+        seed: Of every random choice.
+        encoder: For students that read embeddings.
+    """
+
+    classes: Required[tuple[str, ...]]
+    multilabel: bool
+    weights: NDArray[np.floating[Any]] | None
+    seed: int
+    encoder: Encoder | None
 
 
 def make_lesson(
-    name: str,
-    inputs: Inputs,
-    targets: NDArray[Any],
-    *,
-    classes: tuple[str, ...],
-    multilabel: bool,
-    weights: NDArray[np.floating[Any]] | None,
-    seed: int,
-    encoder: Encoder | None,
+    name: str, inputs: Inputs, targets: NDArray[Any], **about: Unpack[About]
 ) -> tuple[Recipe, Lesson]:
     """Check the arguments of a fit.
 
@@ -42,6 +50,8 @@ def make_lesson(
         InputError: Lengths differ, there is nothing to learn from, a class index is out of range, or
             a weight is not positive and finite.
     """
+    classes, multilabel = about["classes"], about.get("multilabel", False)
+    weights, encoder = about.get("weights"), about.get("encoder")
     recipe: Recipe = STUDENTS.load(name)
     if recipe.embeds and encoder is None:
         raise ConfigError(
@@ -62,6 +72,7 @@ def make_lesson(
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     if w.shape != (n,) or not (np.isfinite(w).all() and (w > 0).all()):
         raise InputError(f"Got weights that are not {n} positive finite numbers.")
+    seed = about.get("seed", 0)
     return recipe, Lesson(inputs, targets, w, len(classes), multilabel, seed, encoder)
 
 
@@ -93,13 +104,13 @@ def fold_of(lesson: Lesson, folds: int) -> NDArray[np.int64]:
     return of_input
 
 
-def out_of_fold(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Floats:
+def out_of_fold(recipe: Recipe, lesson: Lesson) -> Floats:
     """Out-of-fold logits ``[settings, n, classes]``, not calibrated.
 
     With fewer distinct inputs than folds there are fewer folds; with one, the logits are those of
     the class frequencies.
     """
-    fold = fold_of(lesson, folds)
+    fold = fold_of(lesson, recipe.folds)
     logits = np.empty((len(recipe.settings), len(fold), lesson.classes), np.float32)
     used = np.unique(fold)
     if len(used) < 2:
@@ -131,13 +142,13 @@ class Calibrated:
     setting: float
 
 
-def calibrate(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Calibrated:
+def calibrate(recipe: Recipe, lesson: Lesson) -> Calibrated:
     """Cross-fit, and choose the setting and temperature with the least log loss."""
     if lesson.constant:
         proba = np.repeat(ConstantScorer.fit(lesson).proba[None], len(lesson.inputs), axis=0)
         return Calibrated(proba, 1.0, recipe.settings[0])
     tried = []
-    for setting, logits in zip(recipe.settings, out_of_fold(recipe, lesson, folds), strict=True):
+    for setting, logits in zip(recipe.settings, out_of_fold(recipe, lesson), strict=True):
         temperature = fit_temperature(
             logits, lesson.targets, multilabel=lesson.multilabel, weights=lesson.weights
         )
@@ -147,27 +158,6 @@ def calibrate(recipe: Recipe, lesson: Lesson, folds: int = FOLDS) -> Calibrated:
     return min(tried, key=lambda pair: pair[0])[1]
 
 
-def crossfit(
-    name: str,
-    inputs: Inputs,
-    targets: NDArray[Any],
-    *,
-    classes: tuple[str, ...],
-    multilabel: bool = False,
-    weights: NDArray[np.floating[Any]] | None = None,
-    seed: int = 0,
-    encoder: Encoder | None = None,
-    folds: int = FOLDS,
-) -> Floats:
+def crossfit(name: str, inputs: Inputs, targets: NDArray[Any], **about: Unpack[About]) -> Floats:
     """Calibrated out-of-fold probabilities ``[n, classes]``; arguments as in ``fit_student``."""
-    recipe, lesson = make_lesson(
-        name,
-        inputs,
-        targets,
-        classes=classes,
-        multilabel=multilabel,
-        weights=weights,
-        seed=seed,
-        encoder=encoder,
-    )
-    return calibrate(recipe, lesson, folds).proba
+    return calibrate(*make_lesson(name, inputs, targets, **about)).proba

@@ -84,6 +84,9 @@ class Recipe:
         unavailable: Why it cannot take part with these inputs, or "".
         embeds: Whether it needs an encoder.
         settings: Values of its one dial; the cross-fit chooses by log loss.
+        folds: Parts of its cross-fit.
+        seconds: Time that fitting and cross-fitting will take, measured on a small part of the lesson;
+            None for students whose time nobody needs to know beforehand.
     """
 
     fit: Callable[[Lesson, Sequence[float]], list[Scorer]]
@@ -91,6 +94,8 @@ class Recipe:
     unavailable: Callable[[Inputs], str] = lambda inputs: ""
     embeds: bool = False
     settings: tuple[float, ...] = (1.0,)
+    folds: int = 5
+    seconds: Callable[[Lesson], float] | None = None
 
 
 class ConstantScorer:

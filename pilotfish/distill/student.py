@@ -8,13 +8,13 @@ out-of-fold probabilities as well, for the price of one. :func:`student_files` a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.distill import STUDENTS
-from pilotfish.distill.crossfit import FOLDS, calibrate, fit_scorer, make_lesson
+from pilotfish.distill.crossfit import About, calibrate, fit_scorer, make_lesson
 from pilotfish.distill.recipe import ConstantScorer, Floats, Recipe, Student
 from pilotfish.errors import ArtifactError
 from pilotfish.models.protocols import Encoder
@@ -23,6 +23,7 @@ from pilotfish.records import Inputs
 __all__ = [
     "Student",
     "fit_and_crossfit",
+    "fit_seconds",
     "fit_student",
     "load_student",
     "restore_student",
@@ -34,16 +35,7 @@ FORMAT = 1
 
 
 def fit_and_crossfit(
-    name: str,
-    inputs: Inputs,
-    targets: NDArray[Any],
-    *,
-    classes: tuple[str, ...],
-    multilabel: bool = False,
-    weights: NDArray[np.floating[Any]] | None = None,
-    seed: int = 0,
-    encoder: Encoder | None = None,
-    folds: int = FOLDS,
+    name: str, inputs: Inputs, targets: NDArray[Any], **about: Unpack[About]
 ) -> tuple[Student, Floats]:
     """Fit a student on all answers, and give its calibrated out-of-fold probabilities.
 
@@ -51,63 +43,40 @@ def fit_and_crossfit(
         name: A name of :data:`pilotfish.distill.STUDENTS`.
         inputs: ``n`` inputs.
         targets: Class indices ``[n]``, or memberships ``[n, classes]`` when multi-label.
-        classes: Class names.
-        multilabel: Whether several classes may hold.
-        weights: How many inputs each stands for ``[n]``, positive; default all alike.
-        seed: Of every random choice.
-        encoder: For students that read embeddings.
-        folds: Parts of the cross-fit.
+        **about: ``classes`` (names, must be given), ``multilabel``, ``weights``, ``seed``, ``encoder``:
+            see :class:`~pilotfish.distill.crossfit.About`.
 
     Returns:
         The student, and probabilities ``[n, classes]``.
 
     Raises:
         UnknownName: No student has that name.
-        ConfigError: It needs an encoder and got none.
+        ConfigError: It needs an encoder and got none, or its libraries or weights are not here.
         InputError: The arguments do not fit together, or there is nothing to learn from.
     """
-    recipe, lesson = make_lesson(
-        name,
-        inputs,
-        targets,
-        classes=classes,
-        multilabel=multilabel,
-        weights=weights,
-        seed=seed,
-        encoder=encoder,
-    )
+    recipe, lesson = make_lesson(name, inputs, targets, **about)
+    classes = about["classes"]
     if lesson.constant:
-        student = Student(name, classes, multilabel, ConstantScorer.fit(lesson))
+        student = Student(name, classes, lesson.multilabel, ConstantScorer.fit(lesson))
         return student, student.predict_proba(inputs)
-    best = calibrate(recipe, lesson, folds)
+    best = calibrate(recipe, lesson)
     scorer = fit_scorer(recipe, lesson, best.setting)
-    used = encoder if recipe.embeds else None
-    return Student(name, classes, multilabel, scorer, best.temperature, used), best.proba
+    used = lesson.encoder if recipe.embeds else None
+    student = Student(name, classes, lesson.multilabel, scorer, best.temperature, used)
+    return student, best.proba
 
 
 def fit_student(
-    name: str,
-    inputs: Inputs,
-    targets: NDArray[Any],
-    *,
-    classes: tuple[str, ...],
-    multilabel: bool = False,
-    weights: NDArray[np.floating[Any]] | None = None,
-    seed: int = 0,
-    encoder: Encoder | None = None,
+    name: str, inputs: Inputs, targets: NDArray[Any], **about: Unpack[About]
 ) -> Student:
     """Fit and calibrate a student; see :func:`fit_and_crossfit`."""
-    student, _ = fit_and_crossfit(
-        name,
-        inputs,
-        targets,
-        classes=classes,
-        multilabel=multilabel,
-        weights=weights,
-        seed=seed,
-        encoder=encoder,
-    )
-    return student
+    return fit_and_crossfit(name, inputs, targets, **about)[0]
+
+
+def fit_seconds(name: str, inputs: Inputs, targets: NDArray[Any], **about: Unpack[About]) -> float:
+    """Seconds that :func:`fit_and_crossfit` will take, from a small part; 0 when nobody need know."""
+    recipe, lesson = make_lesson(name, inputs, targets, **about)
+    return 0.0 if recipe.seconds is None or lesson.constant else recipe.seconds(lesson)
 
 
 def unavailable(name: str, inputs: Inputs, encoder: Encoder | None) -> str:

@@ -17,10 +17,13 @@ from threadpoolctl import threadpool_limits
 
 from pilotfish.distill import STUDENTS
 from pilotfish.distill.calibrate import expected_calibration_error, log_loss
-from pilotfish.distill.student import Student, fit_and_crossfit, unavailable
+from pilotfish.distill.crossfit import About
+from pilotfish.distill.student import Student, fit_and_crossfit, fit_seconds, unavailable
+from pilotfish.errors import ConfigError
 from pilotfish.infer.certify import Constraint
 from pilotfish.infer.decide import agrees, decide
 from pilotfish.loop.estimate import servable
+from pilotfish.loop.figures import duration
 from pilotfish.loop.progress import Progress
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.targets import Targets
@@ -28,7 +31,10 @@ from pilotfish.loop.task import Task
 from pilotfish.models.protocols import Encoder
 from pilotfish.records import Inputs
 
-SPEED_SAMPLE = 2_000  # texts timed in a batch; a tenth of a second for the slowest student
+RACE_SECONDS = 300.0  # that a student may take to fit unless it was asked for by name
+SPEED_SAMPLE = 2_000  # texts timed in a batch; a tenth of a second for most students
+FIRST_SAMPLE = 64  # texts that warm it up; a student slow on these is timed on no more
+SLOW = 0.1  # seconds for these
 SINGLE_SAMPLE = 50  # texts timed one at a time
 
 
@@ -71,6 +77,16 @@ class Learnt:
     targets: Targets
     weights: NDArray[np.float64]
 
+    def about(self, encoder: Encoder, seed: int) -> About:
+        """What a student is told besides inputs and answers."""
+        return {
+            "classes": self.targets.classes,
+            "multilabel": self.targets.multilabel,
+            "weights": self.weights,
+            "encoder": encoder,
+            "seed": seed,
+        }
+
 
 def try_student(
     name: str, task: Task, learnt: Learnt, target: Constraint, encoder: Encoder, *, seed: int
@@ -81,14 +97,7 @@ def try_student(
     # These matrices are small: with two BLAS threads the same fits take two to four times as long.
     with threadpool_limits(limits=1):
         student, proba = fit_and_crossfit(
-            name,
-            learnt.inputs,
-            targets.values,
-            classes=targets.classes,
-            multilabel=targets.multilabel,
-            weights=learnt.weights,
-            encoder=encoder,
-            seed=seed,
+            name, learnt.inputs, targets.values, **learnt.about(encoder, seed)
         )
     seconds = time.perf_counter() - started
     small, scores = decide(proba, targets.classes, task.kind, tolerance=task.tolerance)
@@ -118,22 +127,44 @@ def candidates(names: Sequence[str] | None, inputs: Inputs, encoder: Encoder) ->
 
     Raises:
         UnknownName: A name in ``names`` is no registered student.
+        ConfigError: None of them can take part.
     """
-    entries = []
+    entries: list[RaceEntry] = []
     for name in names or STUDENTS:
         STUDENTS[name]  # a typo is answered here, before anything is paid
         reason = unavailable(name, inputs, encoder)
         entries.append(RaceEntry(student=name, note=reason or ""))
+    if all(entry.note for entry in entries):
+        why = "; ".join(f"{entry.student} {entry.note}" for entry in entries)
+        raise ConfigError(f"None of the students that were asked for can take part: {why}.")
     return entries
+
+
+def too_slow(name: str, learnt: Learnt, encoder: Encoder) -> str:
+    """Why fitting this student would hold up the race, or ""."""
+    about = learnt.about(encoder, 0)
+    seconds = fit_seconds(name, learnt.inputs, learnt.targets.values, **about)
+    if seconds <= RACE_SECONDS:
+        return ""
+    return (
+        f"would take about {duration(seconds)} to fit, more than the {duration(RACE_SECONDS)} of a race; "
+        f"--student {name} takes the time"
+    )
 
 
 def speed(student: Student, inputs: Inputs) -> tuple[float, float]:
     """Inputs per second in a batch, and the median milliseconds of one at a time."""
     batch = inputs.take(np.arange(SPEED_SAMPLE) % len(inputs))
-    student.predict_proba(batch.take(range(min(len(batch), 64))))
-    started = time.perf_counter()
-    student.predict_proba(batch)
-    rate = len(batch) / (time.perf_counter() - started)
+    first = batch.take(range(FIRST_SAMPLE))
+    student.predict_proba(first)
+    rate = 0.0
+    for timed in (first, batch):
+        started = time.perf_counter()
+        student.predict_proba(timed)
+        seconds = time.perf_counter() - started
+        rate = len(timed) / seconds
+        if seconds > SLOW:
+            break
     single = []
     for i in range(SINGLE_SAMPLE):
         one = batch.take([i])
@@ -159,6 +190,8 @@ def race(
         The winner, and every student's line, best first; those that could not run come last.
     """
     entries = candidates(names, learnt.inputs, encoder)
+    if names is None:
+        entries = [replace(e, note=e.note or too_slow(e.student, learnt, encoder)) for e in entries]
     running = [entry.student for entry in entries if not entry.note]
     outcomes: list[Outcome] = []
     with (progress or Progress()).stage("Racing students", len(running)) as stage:
