@@ -75,9 +75,10 @@ def skip_without_library() -> Iterator[None]:
 
 
 ANSWERING = MODELS | COMPOSITES
+MARKED = [pytest.param(name, marks=row.marks) for name, row in ANSWERING.items()]
 
 
-@pytest.fixture(params=ANSWERING)
+@pytest.fixture(params=MARKED)
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Model]:
     with contextlib.ExitStack() as stack:
         with skip_without_library():
@@ -85,7 +86,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Model]:
         yield built
 
 
-@pytest.fixture(params=ANSWERING)
+@pytest.fixture(params=MARKED)
 def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Model, Request]]:
     with contextlib.ExitStack() as stack:
         with skip_without_library():
