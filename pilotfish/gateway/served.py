@@ -26,7 +26,7 @@ import msgspec
 from pilotfish.config import Config, Price
 from pilotfish.errors import ArtifactError, UnknownName
 from pilotfish.infer.trail import answer_usage
-from pilotfish.models.calls import stream
+from pilotfish.models.calls import closing, stream
 from pilotfish.models.catalogue import CATALOGUE, is_here, location
 from pilotfish.models.load import Models, is_composite, load_encoder, member_specs
 from pilotfish.models.protocols import Encoder, Model
@@ -307,8 +307,9 @@ class _Starting:
         return await (await self._served.ready(self.name)).complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        async for chunk in stream(await self._served.ready(self.name), request):
-            yield chunk
+        async with closing(stream(await self._served.ready(self.name), request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 def estimate_usage(request: Request, answer: str) -> Usage:

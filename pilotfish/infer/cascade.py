@@ -24,7 +24,7 @@ from pilotfish.errors import ConfigError, ModelError
 from pilotfish.infer import CONFIDENCES
 from pilotfish.infer.confidence import top_probability
 from pilotfish.infer.trail import Trail, failure_reason
-from pilotfish.models.calls import stream
+from pilotfish.models.calls import closing, stream
 from pilotfish.models.protocols import Model
 from pilotfish.models.settings import read_settings
 from pilotfish.records import Chunk, Completion, Request
@@ -105,11 +105,12 @@ class Cascade:
         if trail.kept is not None:
             yield Chunk(text=trail.kept.text, completion=trail.result())
             return
-        async for chunk in stream(self.models[-1], request):
-            if chunk.completion is not None:
-                trail.settle(chunk.completion, "last")
-                chunk = dataclasses.replace(chunk, completion=trail.result())
-            yield chunk
+        async with closing(stream(self.models[-1], request)) as chunks:
+            async for chunk in chunks:
+                if chunk.completion is not None:
+                    trail.settle(chunk.completion, "last")
+                    chunk = dataclasses.replace(chunk, completion=trail.result())
+                yield chunk
 
     async def _climb(self, request: Request) -> Trail:
         trail = Trail(self.name)

@@ -27,6 +27,8 @@ COMPOSITES = Registry(
     "kind of composite",
     {
         "cascade": "pilotfish.infer.cascade:Cascade",
+        "fallback": "pilotfish.infer.fallback:Fallback",
+        "router": "pilotfish.infer.router:Router",
     },
 )
 
@@ -39,3 +41,5 @@ ENCODERS = Registry(
     },
     extras={"onnx": "onnx", "sentence-transformers": "torch"},
 )
+
+CLASSIFIERS = Registry("classifier", {"artifact": "pilotfish.loop.classifier:StudentClassifier"})

@@ -89,11 +89,34 @@ def ask(model: Model, prompt: str | Request, **params: Any) -> Completion:
     return wait(model.complete(request))
 
 
+class closing:
+    """Close an asynchronous iterator at the end of a block, where it can be closed.
+
+    Who stops in the middle of a stream must close it, so that the model's connection is closed at once
+    and not when the garbage collector comes by. ``contextlib.aclosing``, for iterators of any kind.
+    """
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        self._chunks = chunks
+
+    async def __aenter__(self) -> AsyncIterator[Chunk]:
+        return self._chunks
+
+    async def __aexit__(self, *_: object) -> None:
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
 async def stream(model: Model, request: Request) -> AsyncIterator[Chunk]:
-    """Stream any model: piece by piece where it can, else its whole answer as one chunk."""
+    """Stream any model: piece by piece where it can, else its whole answer as one chunk.
+
+    To stop in the middle, close it: ``async with closing(stream(model, request)) as chunks: ...``.
+    """
     if isinstance(model, StreamingModel):
-        async for chunk in model.stream(request):
-            yield chunk
+        async with closing(model.stream(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
     else:
         completion = await model.complete(request)
         yield Chunk(text=completion.text, completion=completion)

@@ -1,9 +1,9 @@
 """How long the caller will wait: a deadline that everything asked on its behalf keeps.
 
-A gateway's client says how long it waits; a cascade asks one model after the other; a remote model retries.
-None of them knows the others' limits, so the moment by which the whole must be done travels with the task,
-as a context variable. Whoever waits takes the sooner of it and its own limit, and passes what is left on
-downstream, so that no one works on an answer that nobody waits for any more.
+A gateway's client says how long it waits; a cascade asks one model after the other; a remote model
+retries. None of them knows the others' limits, so the moment by which the whole must be done travels
+with the task, as a context variable. Whoever waits takes the sooner of it and its own limit, and passes
+what is left on downstream, so that no one works on an answer that nobody waits for any more.
 
 >>> with deadline(10), deadline(60):
 ...     round(remaining())

@@ -19,8 +19,8 @@ from typing import Any
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
-from pilotfish.models import BACKENDS, COMPOSITES, ENCODERS
-from pilotfish.models.protocols import Encoder, Model
+from pilotfish.models import BACKENDS, CLASSIFIERS, COMPOSITES, ENCODERS
+from pilotfish.models.protocols import Classifier, Encoder, Model
 
 
 class Models:
@@ -208,3 +208,22 @@ def load_encoder(spec: str = "static", config: Config | None = None, **settings:
         kind, rest = names[spec].reader, spec
     encoder: Encoder = ENCODERS.load(kind).from_spec(rest, settings, config)
     return encoder
+
+
+def load_classifier(spec: str, config: Config | None = None, **settings: Any) -> Classifier:
+    """Build the text classifier that a spec names.
+
+    Args:
+        spec: A registered kind with what it should load (``artifact:FOLDER``), or an artifact's folder.
+        config: Default: what :func:`pilotfish.config.load_config` finds.
+        settings: Passed to the classifier.
+
+    Raises:
+        ArtifactError: The folder is no artifact that holds one.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in CLASSIFIERS:
+        kind, rest = "artifact", spec
+    loader = CLASSIFIERS.load(kind)
+    classifier: Classifier = loader.from_spec(rest, settings, config or load_config())
+    return classifier

@@ -8,6 +8,10 @@ the endpoint names a time, that time is waited for (up to a cap) with jitter on 
 Differences from the note: a total deadline. A wait that would pass it is not begun, because the answer
 could not arrive in time, and the error says so at once. A request keeps its place among the
 ``concurrency`` while it waits, so an endpoint that asks for patience is really asked less.
+
+How often, over all requests together, is bounded by a budget (:class:`RetryBudget`): when an endpoint is
+down, retries must not multiply the load that keeps it down. A circuit breaker
+(:mod:`pilotfish.models.breaker`), where one is set, stops asking it at all for a while.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from pilotfish.errors import ModelError, Unavailable
+from pilotfish.errors import BadAnswer, ModelError, Unavailable
+from pilotfish.models.breaker import Breaker
+from pilotfish.models.deadline import remaining
 from pilotfish.models.settings import RemoteSettings
 
 T = TypeVar("T")
@@ -82,6 +88,51 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -
     return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
+class RetryBudget:
+    """Retries as a share of requests: a token bucket whose tokens expire.
+
+    Each request puts ``share`` of a token in, each retry takes a whole one out, and what is older than
+    :attr:`TTL` is forgotten; ``rate`` tokens per second are there without any request. The form and the
+    defaults (20%, 10 per second, 10 seconds) are those of Finagle's RetryBudget
+    (https://finagle.github.io/blog/2016/02/08/retry-budgets).
+
+    Args:
+        share: Tokens per request.
+        rate: Tokens per second on top.
+        clock: Monotonic seconds.
+    """
+
+    TTL = 10
+    """Seconds until a request and a retry are forgotten, in steps of one."""
+
+    def __init__(self, share: float, rate: float, clock: Clock = time.monotonic) -> None:
+        self.share = share
+        self.reserve = rate * self.TTL
+        self._clock = clock
+        self._tokens = [0.0] * self.TTL
+        self._second = int(clock())
+
+    def deposit(self) -> None:
+        """A request is made."""
+        self._tokens[self._now()] += self.share
+
+    def withdraw(self) -> bool:
+        """Whether one more retry is within the budget; if so, it is counted."""
+        slot = self._now()
+        if self.reserve + sum(self._tokens) < 1.0 - 1e-6:  # shares do not add up exactly
+            return False
+        self._tokens[slot] -= 1.0
+        return True
+
+    def _now(self) -> int:
+        second = int(self._clock())
+        if second != self._second:
+            for passed in range(max(self._second + 1, second - self.TTL + 1), second + 1):
+                self._tokens[passed % self.TTL] = 0.0
+            self._second = second
+        return second % self.TTL
+
+
 class Lane:
     """The way to one endpoint: limits what is under way, and asks again where that helps.
 
@@ -105,12 +156,21 @@ class Lane:
         self._sleep = sleep
         self._rng = rng or random.Random()
         self._lock = threading.Lock()
+        self.budget = RetryBudget(settings.retry_share, settings.retry_rate, clock)
+        self.breaker = Breaker(settings.breaker, clock) if settings.breaker else None
         self._places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
         )
 
-    def place(self) -> asyncio.Semaphore:
-        """The running loop's semaphore: ``async with lane.place(): ...``."""
+    def place(self) -> Place:
+        """One of the ``concurrency`` places of the running loop: ``async with lane.place(): ...``.
+
+        What the block raises tells the breaker how the endpoint is.
+        """
+        return Place(self)
+
+    def semaphore(self) -> asyncio.Semaphore:
+        """The running loop's places."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if loop not in self._places:
@@ -119,7 +179,9 @@ class Lane:
 
     def deadline(self) -> float:
         """The moment, on this lane's clock, by which an answer begun now must be complete."""
-        return self.clock() + self.settings.total_timeout
+        left = remaining()
+        limit = self.settings.total_timeout
+        return self.clock() + (limit if left is None else min(limit, left))
 
     async def before(self, deadline: float, awaitable: Awaitable[T]) -> T:
         """Await something, but not past the deadline.
@@ -135,10 +197,16 @@ class Lane:
         except TimeoutError as error:
             if not timer.expired():
                 raise
-            raise Unavailable(
-                f"No complete answer within {self.settings.total_timeout:g} s.",
-                remedy="Raise total_timeout, or ask for fewer tokens (max_tokens).",
-            ) from error
+            raise self.too_late() from error
+
+    def too_late(self) -> Unavailable:
+        """The error of an answer that did not come in time."""
+        if remaining() == 0.0:
+            return Unavailable("No complete answer within the time that the caller gave.")
+        return Unavailable(
+            f"No complete answer within {self.settings.total_timeout:g} s.",
+            remedy="Raise total_timeout, or ask for fewer tokens (max_tokens).",
+        )
 
     async def persist(self, attempt: Callable[[], Awaitable[T | Again]], deadline: float) -> T:
         """Attempt until there is an answer, a final error, no retry left, or no time left.
@@ -166,8 +234,70 @@ class Lane:
             if self.clock() + wait >= deadline:
                 error.message += (
                     f" Waiting {wait:.3g} s more would pass the total timeout of "
-                    f"{self.settings.total_timeout:g} s."
+                    f"{self.settings.total_timeout:g} s, or the caller's."
                 )
                 raise error
+            if not self.budget.withdraw():
+                error.message += (
+                    f" Not asked again: retries are {self.settings.retry_share:.0%} of the recent "
+                    f"requests and {self.settings.retry_rate:g} per second already."
+                )
+                raise error
+            if self.breaker is not None and isinstance(error, Unavailable):
+                self.breaker.note_failure()
+                if self.breaker.state != "closed":
+                    error.message += " Not asked again: it has failed too often of late."
+                    raise error
             await self._sleep(wait)
             retry += 1
+
+
+class Place:
+    """One request's place in a lane; see :meth:`Lane.place`."""
+
+    __slots__ = ("_lane", "_semaphore", "_ticket")
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def __aenter__(self) -> None:
+        lane = self._lane
+        self._semaphore = semaphore = lane.semaphore()
+        breaker = lane.breaker
+        self._ticket = breaker.admit() if breaker else 0
+        try:
+            if semaphore.locked() and (left := remaining()) is not None:
+                try:
+                    async with asyncio.timeout(left):
+                        await semaphore.acquire()
+                except TimeoutError as error:
+                    raise lane.too_late() from error
+            else:
+                await semaphore.acquire()
+        except BaseException:
+            if breaker:
+                breaker.record(self._ticket, None)
+            raise
+        lane.budget.deposit()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self._semaphore.release()
+        if self._lane.breaker is not None:
+            self._lane.breaker.record(self._ticket, healthy(error))
+
+
+def healthy(error: BaseException | None) -> bool | None:
+    """What the end of a request says of the endpoint: True, False, or None when it says nothing.
+
+    A refused request or key shows that the endpoint works. Too many requests, a caller that left, and a
+    caller's own deadline say nothing.
+    """
+    if error is None:
+        return True
+    if isinstance(error, (Unavailable, BadAnswer)):
+        return None if remaining() == 0.0 else False
+    if isinstance(error, ModelError) and not error.retryable:
+        return True
+    return None

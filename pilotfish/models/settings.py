@@ -21,6 +21,26 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
+class BreakerSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """When a model that keeps failing is left alone for a while; ``breaker = {}`` takes the defaults.
+
+    Attributes:
+        failure_share: Open when at least this share of recent attempts failed.
+        window: Seconds that count as recent.
+        minimum: Fewer recent attempts than this never open it.
+        open_seconds: How long nothing is sent, the first time; doubles while it keeps failing.
+        max_open_seconds: Where the doubling stops.
+        probes: Attempts let through at once to see whether it is back.
+    """
+
+    failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    window: Seconds = 30.0
+    minimum: Annotated[int, msgspec.Meta(ge=1)] = 10
+    open_seconds: Seconds = 5.0
+    max_open_seconds: Seconds = 120.0
+    probes: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
 class RemoteSettings(msgspec.Struct, kw_only=True, frozen=True):
     """What every remote backend can be told; all times are in seconds.
 
@@ -28,13 +48,19 @@ class RemoteSettings(msgspec.Struct, kw_only=True, frozen=True):
         name: The name that answers and cache keys carry; default: the model's own.
         concurrency: Requests under way at once, per event loop (>= 1).
         total_timeout: For one answer with all its retries and waits, counted from the moment it gets one
-            of the ``concurrency`` places.
+            of the ``concurrency`` places. A deadline of the caller that is sooner counts instead.
+        first_byte_timeout: Until the first byte of an answer, where the backend can tell it from the time
+            between two pieces; default: as that.
         max_retries: Further attempts after the first (0: never ask again).
         first_delay: Upper end of the first random wait; doubles with each retry.
         max_delay: Where the doubling stops.
         max_retry_after: The longest wait that an endpoint may impose by ``Retry-After``.
         retry_lost: Ask again too when an answer was lost after the endpoint had begun to work on it (read
             timeout, connection cut in mid-answer). Off by default: the lost answer may be billed.
+        retry_share: Retries allowed as a share of the requests of the last ten seconds, so that a model
+            in trouble is not asked many times over; on top of ``retry_rate``.
+        retry_rate: Retries per second that are always allowed.
+        breaker: When to leave it alone for a while; default: never.
         params: Parameters merged under those of each request.
         price: US dollars per million tokens; default: what the configuration says of this model.
     """
@@ -42,11 +68,15 @@ class RemoteSettings(msgspec.Struct, kw_only=True, frozen=True):
     name: str = ""
     concurrency: Annotated[int, msgspec.Meta(ge=1)] = 16
     total_timeout: Seconds = 600.0
+    first_byte_timeout: Seconds | None = None
     max_retries: Count = 5
     first_delay: Seconds = 0.5
     max_delay: Seconds = 30.0
     max_retry_after: Seconds = 60.0
     retry_lost: bool = False
+    retry_share: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    retry_rate: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    breaker: BreakerSettings | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     price: Price | None = None
 
