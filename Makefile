@@ -5,7 +5,7 @@ PYTHON ?= python
 PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-pulled lint format docs bench
+.PHONY: help install test test-pulled test-torch lint format docs bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +19,11 @@ test: ## Run the tests and doctests; no downloads, no network (ARGS="tests/loop 
 test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
 	$(PYTHON) -m pytest -m pulled -rs $(ARGS)
+
+test-torch: ## Install the torch and litellm extras, then run the tests that need them
+	$(PYTHON) -m pip install --editable '.[test,torch,litellm]'
+	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2
+	$(PYTHON) -m pytest tests -m 'pulled or not pulled' -k 'transformer or litellm' -rs $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
 	$(PYTHON) -m ruff check .

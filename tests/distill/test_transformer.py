@@ -351,3 +351,16 @@ def test_asking_whether_it_can_run_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("needs ")
     assert STUDENTS.extras["transformer"] == "torch"
+
+
+@needs_torch
+@pytest.mark.pulled
+def test_the_pulled_encoder_gives_the_vectors_of_sentence_transformers() -> None:
+    from pilotfish.distill.finetune import TransformerScorer, load_base
+
+    inputs, _ = make_task(20)
+    assert unavailable("transformer", inputs, None) == ""
+    oracle = load_encoder(f"sentence-transformers:{transformer.BASE}", device="cpu")
+    scorer = TransformerScorer.of(load_base(transformer.base_folder()), 2)
+    ours = scorer.embed(scorer.tokens(inputs.texts))
+    assert ours == pytest.approx(oracle.encode(inputs.texts), abs=1e-4)
