@@ -14,6 +14,7 @@ such a baseline says that it is an estimate.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class Served:
         self._starting: dict[str, asyncio.Task[Any]] = {}
         self._ready: dict[str, Model] = {}
         self._waiting: dict[str, Model] = {}
+        self._larges: dict[str, Model | None] = {}
         self._baselines: dict[str, tuple[bool, Price | None]] = {}
         self._served = {row.name: row for row in self._find(folder or Path())}
         self.default = default or self._only()
@@ -138,6 +140,19 @@ class Served:
             row = self._row(name, encoder=False)
             self._ready[name] = await self._start(name, lambda: self._models.load(row.spec))
         return self._ready[name]
+
+    async def large(self, name: str) -> Model | None:
+        """The model that would answer everything without this composite; None when it is itself.
+
+        Raises:
+            PilotfishError: It cannot be started.
+        """
+        if name not in self._larges:
+            await self.ready(name)
+            spec = self._large(name)
+            build = None if spec is None else functools.partial(self._models.load, spec)
+            self._larges[name] = None if build is None else await self._start(f"{spec} ", build)
+        return self._larges[name]
 
     async def encoder(self, name: str) -> Encoder:
         """An encoder, started.
@@ -278,13 +293,13 @@ class Served:
         if table.get("kind") in ("cascade", "fallback"):
             return member_specs(name, self.config)[-1]
         if self._kind(name) == "artifact":
-            model = self._ready.get(name) or self._models.built().get(name)
-            return getattr(model, "large", None)
+            spec = self._served[name].spec if name in self._served else name
+            return getattr(self._models.built().get(spec), "large", None)
         return None
 
     def _kind(self, name: str) -> str:
         row = self._served.get(name)
-        return row.kind if row is not None else name.partition(":")[0]
+        return row.kind if row is not None else name.partition(":")[0]  # a spec: its backend
 
     def _price(self, spec: str) -> Price | None:
         table = self.config.models.get(spec, {})

@@ -7,7 +7,9 @@ stored, and is started the first time an answer is not certain enough.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +26,7 @@ from pilotfish.infer.certify import Certificate
 from pilotfish.infer.decide import decide
 from pilotfish.loop.rows import Template
 from pilotfish.loop.task import Task
-from pilotfish.models.calls import stream
+from pilotfish.models.calls import closing, stream
 from pilotfish.models.load import load_encoder, load_model
 from pilotfish.models.protocols import Model
 from pilotfish.records import Chunk, Completion, Inputs, Request
@@ -74,7 +76,7 @@ class StudentModel:
 
 
 class Deferred:
-    """A model that is started when it is first asked.
+    """A model that is started when it is first asked, in a thread: a file of gigabytes takes seconds.
 
     Args:
         name: Its name.
@@ -85,22 +87,29 @@ class Deferred:
         self.name = name
         self._start = start
         self._model: Model | None = None
+        self._lock = threading.Lock()
 
     @property
     def model(self) -> Model:
         """The model itself, started if need be."""
-        if self._model is None:
-            self._model = self._start()
-        return self._model
+        with self._lock:
+            if self._model is None:
+                self._model = self._start()
+            return self._model
 
     async def complete(self, request: Request) -> Completion:
         """Ask the model."""
-        return await self.model.complete(request)
+        return await (await self._started()).complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream the model's answer."""
-        async for chunk in stream(self.model, request):
-            yield chunk
+        async with closing(stream(await self._started(), request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _started(self) -> Model:
+        started = self._model
+        return await asyncio.to_thread(lambda: self.model) if started is None else started
 
 
 class OffloadedModel:
@@ -160,6 +169,11 @@ class OffloadedModel:
                 raise UnknownName("artifact setting", given, known)
         return cls.load(rest, large=settings.get("large"), config=config)
 
+    def start_with(self, load: Callable[[str], Model]) -> None:
+        """Take the large model from where others take theirs, when it is needed."""
+        self.teacher = Deferred(self.large, lambda: load(self.large))
+        self.cascade.models[-1] = self.teacher
+
     def answer(self, inputs: Inputs) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
         """Small answers, scores, and which of them the certificate lets through."""
         answers, scores = self.small.answer(inputs)
@@ -173,8 +187,9 @@ class OffloadedModel:
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream the answer."""
-        async for chunk in self.cascade.stream(request):
-            yield chunk
+        async with closing(self.cascade.stream(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 def pack(

@@ -14,13 +14,28 @@ connections, its limit of concurrent requests and its circuit breaker.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
 from pilotfish.models import BACKENDS, CLASSIFIERS, COMPOSITES, ENCODERS
 from pilotfish.models.protocols import Classifier, Encoder, Model
+
+
+@runtime_checkable
+class Escalating(Model, Protocol):
+    """A model that starts another one by itself when it needs it, as an artifact does.
+
+    Attributes:
+        large: The other one's spec.
+    """
+
+    large: str
+
+    def start_with(self, load: Callable[[str], Model]) -> None:
+        """Take the other one from where everybody takes theirs."""
+        ...
 
 
 class Models:
@@ -33,6 +48,7 @@ class Models:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or load_config()
         self._built: dict[str, Model] = {}
+        self._larges: dict[str, str] = {}  # of artifacts: what they escalate to
         # One lock for each spec: a file of gigabytes that is being read must not hold up other models.
         # A composite's is held while its members' are taken, which cannot deadlock without a cycle.
         self._locks: dict[str, threading.Lock] = {}
@@ -45,8 +61,10 @@ class Models:
             MissingModel: It is in the catalogue, but was not pulled.
             ConfigError: Its table in pilotfish.toml is wrong, or it is a member of itself.
         """
-        check_acyclic(spec, self.config)
-        return self._shared(spec)
+        check_acyclic(spec, self.config, self._larges)
+        model = self._shared(spec)
+        check_acyclic(spec, self.config, self._larges)  # artifacts have said what they escalate to
+        return model
 
     def built(self) -> dict[str, Model]:
         """What was built so far, by spec."""
@@ -54,14 +72,18 @@ class Models:
 
     def build(self, spec: str, settings: Mapping[str, Any]) -> Model:
         """A model of its own, with settings over what the configuration says; members are shared."""
-        check_acyclic(spec, self.config)
+        check_acyclic(spec, self.config, self._larges)
         return self._build(spec, settings)
 
     def _shared(self, spec: str) -> Model:
         if spec not in self._built:
             with self._locks.setdefault(spec, threading.Lock()):
                 if spec not in self._built:
-                    self._built[spec] = self._build(spec, {})
+                    model = self._build(spec, {})
+                    if isinstance(model, Escalating):
+                        model.start_with(self.load)
+                        self._larges[spec] = model.large
+                    self._built[spec] = model
         return self._built[spec]
 
     def _build(self, spec: str, settings: Mapping[str, Any]) -> Model:
@@ -143,8 +165,13 @@ def member_specs(name: str, config: Config) -> list[str]:
     return specs
 
 
-def check_acyclic(spec: str, config: Config) -> None:
+def check_acyclic(spec: str, config: Config, larges: Mapping[str, str]) -> None:
     """Refuse a model that is made of itself, before any member is started.
+
+    Args:
+        spec: The model.
+        config: Declares what it is made of.
+        larges: Specs of artifacts, as far as they are loaded, to what they escalate to.
 
     Raises:
         ConfigError: There is a cycle; the message shows it.
@@ -160,17 +187,19 @@ def check_acyclic(spec: str, config: Config) -> None:
             )
         if name in seen:
             return
-        for member in _needs(name, config):
+        for member in _needs(name, config, larges):
             visit(member, (*path, name))
         seen.add(name)
 
     visit(spec, ())
 
 
-def _needs(name: str, config: Config) -> Iterator[str]:
-    """What a declared model asks: a composite its members, an artifact its large model."""
+def _needs(name: str, config: Config, larges: Mapping[str, str]) -> Iterator[str]:
+    """What a model asks: a composite its members, an artifact its large model."""
     if is_composite(name, config):
         yield from member_specs(name, config)
+    elif name in larges:
+        yield larges[name]
     elif config.models.get(name, {}).get("backend") == "artifact":
         large = config.models[name].get("large")
         if isinstance(large, str):

@@ -156,3 +156,20 @@ def test_a_model_that_loads_slowly_holds_up_no_other(monkeypatch: pytest.MonkeyP
     for thread in threads:
         thread.join()
     assert len({id(model) for model in built}) == 2
+
+
+def test_an_artifact_shares_its_large_model_and_closes_no_circle() -> None:
+    from tests.contract_rows import artifact_folder
+
+    artifact = {"backend": "artifact", "model": str(artifact_folder())}
+    models = Models(config(topics={**artifact, "large": "b"}, b=FAKE, c=cascade("topics", "b")))
+    chain = models.load("c")
+    assert isinstance(chain, Cascade)
+    assert chain.models[0].teacher.model is chain.models[1]  # type: ignore[attr-defined]
+    # Its card names the model that it learned from, here as "large": only loading it tells.
+    circle = Models(config(topics=artifact, large=cascade("topics", "fake:x")))
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=r"topics -> large -> topics|large -> topics -> large"
+        ):
+            circle.load("large")
