@@ -12,6 +12,7 @@ from pilotfish.cli.models import models
 from pilotfish.cli.offload import offload
 from pilotfish.cli.pull import pull
 from pilotfish.cli.run import run
+from pilotfish.cli.serve import serve
 from pilotfish.cli.show import show
 from pilotfish.errors import ConfigError, InputError, PilotfishError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing help with rich takes twice as long as all else together
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (offload, run, show, pull, models):
+for verb in (offload, run, serve, show, pull, models):
     app.command()(verb)
 
 

@@ -21,6 +21,7 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Mapping
+from typing import cast
 
 import httptools
 
@@ -181,8 +182,7 @@ class _Connection(asyncio.Protocol):
             (self._transport.pause_reading if back else self._transport.resume_reading)()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer

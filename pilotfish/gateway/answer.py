@@ -1,0 +1,327 @@
+"""One request from its first byte to its record: what every endpoint that asks a model has in common.
+
+The order is fixed: who asks, the body, a place among the active, the work, the record, the end of
+the answer. Whatever happens on the way, the client gets an answer or an error object, with the same
+headers, and exactly one record says what it was. In durable mode the record is on disk before the
+end of the answer is sent.
+
+A client that leaves cancels its request at once, and with it the call to the model; that is
+recorded with the status 499 that nginx uses. A slow reader holds back the model's stream, not the
+memory of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pilotfish.errors import PilotfishError
+from pilotfish.gateway.cors import cors_headers
+from pilotfish.gateway.headers import answer_headers
+from pilotfish.gateway.pages import Receive, Scope, Send, header
+from pilotfish.gateway.protocol import CONNECTION
+from pilotfish.gateway.refusals import Refusal, refusal_of
+from pilotfish.models.deadline import deadline
+from pilotfish.records import Completion, Request
+from pilotfish.store.traffic import Exchange
+
+if TYPE_CHECKING:
+    from pilotfish.gateway.access import Caller
+    from pilotfish.gateway.app import Gateway
+
+LEFT = 499  # the client went away, in nginx's words
+JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8"
+GRACE = 1.0  # seconds after the deadline in which models end by themselves, with better words
+
+Headers = list[tuple[bytes, bytes]]
+Work = Callable[["Turn", bytes], Awaitable[None]]
+
+
+class Turn:
+    """One request and its answer.
+
+    Args:
+        gateway: What it is asked of.
+        endpoint: ``"chat"``, ``"completions"``, ``"embeddings"`` or ``"responses"``.
+        scope: The ASGI scope.
+        receive: Gives the body.
+        send: Takes the answer.
+
+    Attributes:
+        id: ``"req_"`` and 24 hexadecimal digits.
+        asked: The served model's name, once it is known.
+        request: What was asked, once it could be read.
+        completion: What was answered.
+        streamed: Whether as a stream.
+        speaker: Who is answering a stream, where that is known before its end.
+    """
+
+    def __init__(
+        self, gateway: Gateway, endpoint: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.gateway = gateway
+        self.endpoint = endpoint
+        self.scope = scope
+        self.id = f"req_{os.urandom(12).hex()}"
+        self.began = time.time()
+        self.asked = ""
+        self.task = ""
+        self.request: Request | None = None
+        self.completion: Completion | None = None
+        self.baseline: float | None = None
+        self.streamed = False
+        self.speaker = ""
+        self.caller: Caller | None = None
+        self._receive = receive
+        self._send = send
+        self._clock = time.perf_counter()
+        self._first_byte: float | None = None
+        self._started = self._ended = self._recorded = False
+        self._stopped = ""
+        self._job: asyncio.Task[Any] | None = None
+
+    async def run(self, work: Work) -> None:
+        """Do the work; answer, refuse and record."""
+        self._job = asyncio.current_task()
+        gateway, settings = self.gateway, self.gateway.settings
+        connection = self.scope[CONNECTION]
+        connection.on_leave = self._leave
+        seconds = self._seconds(settings.total_timeout)
+        timer = asyncio.get_running_loop().call_later(seconds + GRACE, self._expire)
+        try:
+            with deadline(seconds):
+                authorization = header(self.scope, b"authorization")
+                self.caller = await gateway.access.admit(authorization or None)
+                body = await self._body(settings.max_body, settings.body_timeout)
+                await gateway.access.charge(self.caller)
+                async with gateway.admission.place():
+                    await work(self, body)
+        except PilotfishError as error:
+            await self._refuse(refusal_of(error))
+        except asyncio.CancelledError:
+            await self._cancelled()
+        except BaseException:
+            # A fault of ours: the client gets an error object, the log gets the traceback.
+            await self._refuse(
+                Refusal(500, "internal_error", "The gateway failed; its log says why.")
+            )
+            raise
+        finally:
+            timer.cancel()
+            connection.on_leave = None
+
+    # What the endpoints call.
+
+    def ask_for(self, name: str) -> str:
+        """Note the model that is asked for, and that this caller may ask it.
+
+        Args:
+            name: As the client wrote it; "" for the default.
+
+        Returns:
+            The served name.
+
+        Raises:
+            Refusal: Not this caller, or no model is named where there are several.
+            UnknownName: Nothing is served under it.
+        """
+        served = self.gateway.served
+        if not name and not served.default:
+            raise Refusal(
+                400,
+                "model_required",
+                "Got no model.",
+                param="model",
+                remedy="Name one of GET /v1/models.",
+            )
+        resolved = str(served.resolve(name))
+        assert self.caller is not None
+        if not self.caller.may_use(resolved):
+            raise Refusal(
+                403,
+                "model_not_allowed",
+                f"The key may not use the model {resolved!r}.",
+                param="model",
+            )
+        self.asked = resolved
+        return resolved
+
+    async def whole(self, body: bytes, kind: bytes = JSON) -> None:
+        """Send a whole answer, after its record."""
+        self._first_byte = time.perf_counter() - self._clock
+        await self._record(200, "")
+        head = answer_headers(self)
+        head.append((b"content-type", kind))
+        head.append((b"content-length", b"%d" % len(body)))
+        await self._begin(200, head)
+        await self._end(body)
+
+    async def events(self, pieces: AsyncIterator[bytes]) -> None:
+        """Send a stream of events; its last piece goes out after the record.
+
+        Args:
+            pieces: Events, encoded. The first one decides: an error before it is an HTTP error. By the
+                last one, :attr:`completion` is set.
+        """
+        self.streamed = True
+        held = b""
+        iterator = aiter(pieces)
+        first = await anext(iterator, b"")
+        self._first_byte = time.perf_counter() - self._clock
+        head = answer_headers(self)
+        head += (
+            (b"content-type", EVENTS),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        )
+        await self._begin(200, head)
+        held = first
+        async for piece in iterator:
+            await self._send({"type": "http.response.body", "body": held, "more_body": True})
+            held = piece
+        await self._record(200, "")
+        await self._end(held)
+
+    # Its own.
+
+    async def _begin(self, status: int, head: Headers) -> None:
+        if self.gateway.settings.cors:
+            head += cors_headers(self.scope, self.gateway.settings.cors)
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+
+    async def _end(self, body: bytes) -> None:
+        self._ended = True
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _seconds(self, most: float) -> float:
+        asked = header(self.scope, b"x-request-timeout")
+        try:
+            seconds = float(asked) if asked else most
+        except ValueError:
+            return most
+        return min(most, seconds) if seconds > 0 else most
+
+    async def _body(self, most: int, patience: float) -> bytes:
+        length = header(self.scope, b"content-length")
+        if length and int(length) > most:
+            raise _too_large(most)
+        message = await self._part(patience)
+        if not message["more_body"]:
+            whole: bytes = message["body"]
+            if len(whole) > most:
+                raise _too_large(most)
+            return whole
+        parts, size = [message["body"]], len(message["body"])
+        while message["more_body"]:
+            message = await self._part(patience)
+            parts.append(message["body"])
+            size += len(message["body"])
+            if size > most:
+                raise _too_large(most)
+        return b"".join(parts)
+
+    async def _part(self, patience: float) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(patience):
+                message: Mapping[str, Any] = await self._receive()
+        except TimeoutError:
+            raise Refusal(
+                408, "request_timeout", f"No further piece of the body within {patience:g} s."
+            ) from None
+        if message["type"] != "http.request":
+            self._stopped = "left"
+            raise asyncio.CancelledError
+        return message
+
+    def _leave(self) -> None:
+        self._stop("left")
+
+    def _expire(self) -> None:
+        self._stop("expired")
+
+    def _stop(self, why: str) -> None:
+        if not self._stopped and self._job is not None:
+            self._stopped = why
+            self._job.cancel()
+
+    async def _cancelled(self) -> None:
+        if self._stopped == "left":
+            await self._record(LEFT, "client_left")
+        elif self._stopped == "expired":
+            await self._refuse(
+                Refusal(504, "deadline_exceeded", "No complete answer within the deadline.")
+            )
+        else:
+            refusal = Refusal(
+                503, "shutting_down", "The gateway is shutting down.", retry_after=1.0
+            )
+            await self._refuse(refusal)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        try:
+            await self._record(refusal.status, refusal.code)
+        except PilotfishError as error:
+            # The store failed in durable mode: what the client hears is that, since nothing was recorded.
+            refusal = refusal_of(error)
+        body = refusal.body()
+        if self._started:
+            # The status is out already; OpenAI's clients raise on an event with an error. A whole answer
+            # that is cut off cannot say so, and loses its connection.
+            if self.streamed and not self._ended:
+                await self._end(b"data: " + body + b"\n\n")
+            return
+        head = answer_headers(self, refusal)
+        head.append((b"content-type", JSON))
+        head.append((b"content-length", b"%d" % len(body)))
+        if refusal.status in (408, 413):
+            head.append((b"connection", b"close"))  # the rest of the body is not waited for
+        await self._begin(refusal.status, head)
+        await self._end(body)
+
+    async def _record(self, status: int, error: str) -> None:
+        """Record the exchange, once."""
+        if self._recorded:
+            return
+        self._recorded = True
+        gateway, completion = self.gateway, self.completion
+        if completion is not None:
+            self.baseline = gateway.served.baseline(self.asked, completion, self.request)
+            if completion.cost and self.caller is not None:
+                gateway.access.spent(self.caller, completion.cost)
+        exchange = Exchange(
+            id=self.id,
+            time=self.began,
+            caller=self.caller.id if self.caller is not None else "",
+            task=self.task,
+            asked=self.asked,
+            endpoint=self.endpoint,
+            streamed=self.streamed,
+            status=status,
+            error=error,
+            latency=time.perf_counter() - self._clock,
+            first_byte=self._first_byte,
+            request=self.request,
+            completion=completion,
+            baseline=self.baseline,
+        )
+        recorder = gateway.recorder
+        if gateway.settings.durable:
+            await recorder.written(exchange)
+        else:
+            if recorder.full:
+                await recorder.room()
+            recorder.put(exchange)
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(
+        413,
+        "body_too_large",
+        f"The body is larger than {most} bytes.",
+        remedy="Send less, or raise max_body under [serve].",
+    )

@@ -1,0 +1,60 @@
+"""Request bodies: JSON objects, of which only the fields that the gateway itself reads are checked."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from pilotfish.gateway.refusals import Refusal
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises:
+        Refusal: It is none.
+    """
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        words = str(error) or type(error).__name__
+        raise Refusal(400, "invalid_json", f"The body is not JSON: {words[:200]}.") from None
+    if not isinstance(data, dict):
+        raise Refusal(
+            400, "invalid_json", f"The body is {_kind(data)}, but expected a JSON object."
+        )
+    return data
+
+
+def check(data: dict[str, Any], kind: type[S]) -> S:
+    """Check the fields that the gateway reads; others are not looked at.
+
+    Raises:
+        Refusal: One of them is wrong; ``param`` names it.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        words, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or _missing(words)
+        where = f" in {param}" if param else ""
+        raise Refusal(400, "invalid_value", f"{words}{where}.", param=param or None) from None
+
+
+def _missing(words: str) -> str:
+    """The name in "Object missing required field `messages`"."""
+    return words.split("`")[1] if "missing required field" in words else ""
+
+
+def _kind(value: Any) -> str:
+    names = {
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+    }
+    return names.get(type(value), "null")

@@ -1,0 +1,57 @@
+"""The headers of every answer: who really answered, why, how sure, at what cost, and what that saved."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from pilotfish.gateway.refusals import Refusal
+
+if TYPE_CHECKING:
+    from pilotfish.gateway.answer import Turn
+
+
+@functools.lru_cache(maxsize=4096)
+def header_value(text: str) -> bytes:
+    r"""A text as a header may carry it: visible ASCII, all else escaped.
+
+    >>> header_value("café\n")
+    b'caf\\xe9\\x0a'
+    """
+    return b"".join(c.encode() if " " <= c <= "~" else f"\\x{ord(c):02x}".encode() for c in text)
+
+
+def answer_headers(turn: Turn, refusal: Refusal | None = None) -> list[tuple[bytes, bytes]]:
+    """Headers of an answer or a refusal.
+
+    ``x-request-id`` always; ``x-pilotfish-model`` (who answered; on errors, who was asked) and
+    ``x-pilotfish-reason`` (the outermost decision's, or the error's code) where they are known;
+    ``x-pilotfish-score``; ``x-pilotfish-cost`` and ``x-pilotfish-saving`` in US dollars, absent when
+    unknown. A stream's cost is not known when its headers go out.
+    """
+    head = [(b"x-request-id", turn.id.encode())]
+    completion = turn.completion
+    if refusal is not None:
+        head.append((b"x-pilotfish-reason", header_value(refusal.code)))
+        if turn.asked:
+            head.append((b"x-pilotfish-model", header_value(turn.asked)))
+        if refusal.retry_after is not None:
+            head.append((b"retry-after", b"%d" % max(1, round(refusal.retry_after))))
+        if refusal.status == 401:
+            head.append((b"www-authenticate", b"Bearer"))
+    elif completion is not None:
+        head.append((b"x-pilotfish-model", header_value(completion.model)))
+        if completion.decisions:
+            last = completion.decisions[-1]
+            head.append((b"x-pilotfish-reason", header_value(last.reason)))
+            if last.score is not None:
+                head.append((b"x-pilotfish-score", b"%.6g" % last.score))
+        else:
+            head.append((b"x-pilotfish-reason", b"asked"))
+        if completion.cost is not None:
+            head.append((b"x-pilotfish-cost", b"%.9g" % completion.cost))
+            if turn.baseline is not None:
+                head.append((b"x-pilotfish-saving", b"%.9g" % (turn.baseline - completion.cost)))
+    elif turn.speaker:
+        head.append((b"x-pilotfish-model", header_value(turn.speaker)))
+    return head

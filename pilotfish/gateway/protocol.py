@@ -1,0 +1,224 @@
+"""HTTP as clients really speak it: limits, and an error object in answer to every malformed request.
+
+uvicorn's protocol answers what is not HTTP in plain text, reads headers of any size for as long as
+the client likes, and tells the application that a client has left only when it asks. Here each of
+these is mended: what cannot be read gets OpenAI's error object with the right status, headers have
+a size and a time, and a client that leaves cancels the work that is done for it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from pilotfish.gateway.refusals import Refusal
+
+MOST_HEAD = 1 << 16  # bytes of request line and headers
+MOST_HEADERS = 100
+HEADER_SECONDS = 10.0
+
+CONNECTION = "pilotfish.connection"  # the scope's key for the connection itself
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection of a client.
+
+    Attributes:
+        on_leave: Called when the client goes away, or sends what cannot be read, while it is answered.
+        header_seconds: From the first byte of a request to the end of its headers.
+    """
+
+    header_seconds = HEADER_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_leave: Callable[[], None] | None = None
+        self._head = 0
+        self._headers = 0
+        self._in_head = self._in_body = False
+        self._over: Refusal | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Connection callbacks.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected; it has ``header_seconds`` to begin."""
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(self._over or _malformed(error))
+            return
+        if self._in_head:
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self._refuse(_too_long(f"longer than {MOST_HEAD} bytes"))
+            elif self._timer is None:
+                self._arm()
+
+    def eof_received(self) -> None:
+        """The client will send no more, so a request that was begun is incomplete."""
+        if self._in_head or self._in_body:
+            self._refuse(_incomplete())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        self._disarm()
+        super().connection_lost(exc)
+        leave, self.on_leave = self.on_leave, None
+        if leave is not None:
+            leave()
+
+    # Parser callbacks.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head, self._head, self._headers = True, 0, 0
+        super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request line."""
+        super().on_url(url)
+        self._count(len(self.url), 0)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._count(len(name) + len(value) + 4, 1)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._disarm()
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        self._in_body = False
+        super().on_message_complete()
+
+    # What is wrong.
+
+    def _count(self, size: int, headers: int) -> None:
+        self._head += size
+        self._headers += headers
+        if self._head > MOST_HEAD or self._headers > MOST_HEADERS:
+            self._over = _too_long(f"more than {MOST_HEADERS} or longer than {MOST_HEAD} bytes")
+            raise ValueError  # stops the parser, which reports it to data_received
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._in_head:
+            self._refuse(
+                Refusal(
+                    408, "request_timeout", f"No complete headers within {self.header_seconds:g} s."
+                )
+            )
+        elif self.cycle is None:
+            self.transport.close()  # it connected and said nothing
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer in place of the application, and close."""
+        self._disarm()
+        self._in_head = False
+        cycle = self.cycle
+        busy = cycle is not None and not cycle.response_complete
+        if busy and not self._in_body:
+            # The next request is wrong; the answer to this one goes out first, and then the
+            # connection ends.
+            cycle.keep_alive = False
+            return
+        if busy:
+            started, cycle.disconnected = cycle.response_started, True
+            leave, self.on_leave = self.on_leave, None
+            cycle.message_event.set()
+            if leave is not None:
+                leave()
+            if started:
+                self.transport.close()
+                return
+        if not self.transport.is_closing():
+            self.transport.write(plain_error(refusal, self.server_state.default_headers))
+            self.transport.close()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Decline an upgrade (h2c, websocket) by answering in HTTP/1.1 (RFC 9110, 7.8).
+
+        llhttp stops after the headers, so the body is read by a second parser, and then the
+        connection ends.
+        """
+        cycle = self.cycle
+        cycle.keep_alive = False
+        framing = b""
+        for name, value in self.headers:
+            if name in (b"content-length", b"transfer-encoding"):
+                framing += name + b": " + value + b"\r\n"
+        self.parser = httptools.HttpRequestParser(_Body(self))
+        self._in_body = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + rest)
+        except httptools.HttpParserError as error:
+            self._refuse(_malformed(error))
+
+
+class _Body:
+    """Passes the body of a request on, whose head was read before."""
+
+    def __init__(self, protocol: GatewayProtocol) -> None:
+        self._protocol = protocol
+        self._complete = False
+
+    def on_body(self, body: bytes) -> None:
+        if not self._complete:
+            HttpToolsProtocol.on_body(self._protocol, body)
+
+    def on_message_complete(self) -> None:
+        if not self._complete:
+            self._complete = True
+            self._protocol.on_message_complete()
+
+
+def plain_error(refusal: Refusal, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """A whole HTTP response with an error object, after which the connection is closed."""
+    body = refusal.body()
+    lines = [STATUS_LINE[refusal.status]]
+    lines += [name + b": " + value + b"\r\n" for name, value in headers]
+    lines.append(b"content-type: application/json\r\nconnection: close\r\n")
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    return b"".join((*lines, body))
+
+
+def _malformed(error: Exception) -> Refusal:
+    cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+    words = str(cause or error) or type(error).__name__
+    return Refusal(400, "malformed_http", f"What came is not HTTP/1.1: {words[:200]}.")
+
+
+def _incomplete() -> Refusal:
+    return Refusal(400, "incomplete_request", "The connection ended before the request did.")
+
+
+def _too_long(how: str) -> Refusal:
+    return Refusal(431, "headers_too_large", f"The headers are {how}.")
