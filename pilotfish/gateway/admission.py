@@ -5,6 +5,11 @@ next ``max_waiting`` wait in order of arrival for at most ``wait_seconds``, and 
 once with HTTP 503 and an estimate of when a place will be free: the requests ahead over the rate at which
 requests have lately ended. A waiting client that leaves gives its turn to the next.
 
+No model may take all places, or one upstream that hangs would stop them all. A request gets a place only
+while its model holds fewer than :data:`SHARE` times those that are free: a single model in trouble ends
+with 4/5 of the places, two with 4/9 each, and there always is one for a model that holds none. These are
+the dynamic thresholds by which switches share their buffers among queues (Choudhury and Hahne 1998).
+
 One object for each event loop (each worker process has one).
 """
 
@@ -14,13 +19,23 @@ import asyncio
 import math
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from pilotfish.errors import ConfigError
 from pilotfish.gateway.refusals import Refusal
 from pilotfish.models.deadline import remaining
 
+SHARE = 4
 MEMORY = 10.0  # seconds over which the rate of endings is averaged
 LEAST_RETRY, MOST_RETRY = 1.0, 60.0  # seconds that a refused client is told to wait
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """A request that waits."""
+
+    number: int
+    admitted: asyncio.Future[bool]
 
 
 class Admission:
@@ -33,6 +48,7 @@ class Admission:
 
     Attributes:
         active: Requests that are worked on now.
+        waiting: Requests that wait for a place now.
         refused: Requests refused since the start.
 
     Raises:
@@ -47,71 +63,105 @@ class Admission:
             )
         self.max_active, self.max_waiting = max_active, max_waiting
         self.wait_seconds = wait_seconds
-        self.active = 0
-        self.refused = 0
-        self._queue: deque[asyncio.Future[bool]] = deque()
+        self.active = self.waiting = self.refused = 0
+        self._held: dict[str, int] = {}  # places by model
+        self._queues: dict[str, deque[_Turn]] = {}  # by model; none is empty
+        self._arrivals = 0
         self._endings, self._noted = 0.0, time.monotonic()  # decaying count, and when it was right
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for a place now."""
-        return len(self._queue)
+    def place(self, model: str = "") -> Place:
+        """``async with admission.place(model): ...`` works on one request.
 
-    def place(self) -> Admission:
-        """``async with admission.place(): ...`` works on one request.
+        Args:
+            model: The served name that is asked.
 
         Raises:
             Refusal: The queue is full, or the wait was too long.
         """
-        return self
+        return Place(self, model)
 
-    async def __aenter__(self) -> None:
-        if self.active < self.max_active:  # then nobody waits: a place that is freed is handed on
-            self.active += 1
-            return
-        if len(self._queue) >= self.max_waiting:
-            raise self._refuse("The queue is full")
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[bool] = loop.create_future()
-        left = remaining()
-        limit = self.wait_seconds if left is None else min(self.wait_seconds, left)
-        timer = loop.call_later(limit, _give_up, turn)
-        self._queue.append(turn)
-        try:
-            admitted = await turn
-        except asyncio.CancelledError:
-            if turn in self._queue:
-                self._queue.remove(turn)
-            elif not turn.cancelled() and turn.result():
-                self._release()  # the place came in the same moment as the cancellation
-            raise
-        finally:
-            timer.cancel()
-        if not admitted:
-            self._queue.remove(turn)
-            raise self._refuse(f"No place became free within {limit:.3g} s")
+    def retry_after(self) -> float:
+        """Seconds until a request that came now would find a place, as the recent rate tells."""
+        age = time.monotonic() - self._noted
+        rate = self._endings * math.exp(-age / MEMORY) / MEMORY
+        estimate = (self.waiting + 1) / rate if rate > 0 else self.wait_seconds
+        return min(MOST_RETRY, max(LEAST_RETRY, estimate))
 
-    async def __aexit__(self, *_: object) -> None:
+    def take(self, model: str) -> bool:
+        """Take a place for a model, if there is one for it."""
+        held = self._held.get(model, 0)
+        if held >= SHARE * (self.max_active - self.active):
+            return False
+        self._held[model] = held + 1
+        self.active += 1
+        return True
+
+    def give_back(self, model: str) -> None:
+        """A place is free again; those who can use it get their turn, the first to come first."""
+        self._drop(model)
+        while self._queues:
+            heads = sorted((queue[0].number, name) for name, queue in self._queues.items())
+            name = next((name for _, name in heads if self.take(name)), None)
+            if name is None:
+                return
+            turn = self._queues[name][0]
+            self._forget(name, turn)
+            if turn.admitted.done():  # it has left or given up, but has not run since
+                self._drop(name)
+            else:
+                turn.admitted.set_result(True)
+
+    def _drop(self, model: str) -> None:
+        held = self._held.pop(model) - 1
+        if held:
+            self._held[model] = held
+        self.active -= 1
+
+    def note_ending(self) -> None:
+        """A request has ended."""
         now = time.monotonic()
         self._endings = self._endings * math.exp((self._noted - now) / MEMORY) + 1.0
         self._noted = now
-        self._release()
 
-    def retry_after(self) -> float:
-        """Seconds until a request that came now would find a place, as far as the recent rate tells."""
-        age = time.monotonic() - self._noted
-        rate = self._endings * math.exp(-age / MEMORY) / MEMORY
-        ahead = self.waiting + 1
-        estimate = ahead / rate if rate > 0 else self.wait_seconds
-        return min(MOST_RETRY, max(LEAST_RETRY, estimate))
+    async def queue(self, model: str) -> None:
+        """Wait for a place.
 
-    def _release(self) -> None:
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(True)  # the place goes on to the next: ``active`` stays
-                return
-        self.active -= 1
+        Raises:
+            Refusal: The queue is full, or the wait was too long.
+            CancelledError: The client has left.
+        """
+        if self.waiting >= self.max_waiting:
+            raise self._refuse("The queue is full")
+        left = remaining()
+        limit = self.wait_seconds if left is None else min(self.wait_seconds, left)
+        loop = asyncio.get_running_loop()
+        self._arrivals += 1
+        turn = _Turn(self._arrivals, loop.create_future())
+        self._queues.setdefault(model, deque()).append(turn)
+        self.waiting += 1
+        timer = loop.call_later(limit, self._give_up, model, turn)
+        try:
+            if not await turn.admitted:
+                raise self._refuse(f"No place became free within {limit:.3g} s")
+        except asyncio.CancelledError:
+            if turn.admitted.done() and not turn.admitted.cancelled() and turn.admitted.result():
+                self.give_back(model)  # the place came in the same moment as the cancellation
+            raise
+        finally:
+            timer.cancel()
+            self._forget(model, turn)
+
+    def _give_up(self, model: str, turn: _Turn) -> None:
+        if not turn.admitted.done():
+            turn.admitted.set_result(False)
+
+    def _forget(self, model: str, turn: _Turn) -> None:
+        queue: deque[_Turn] = self._queues.get(model, deque())
+        if turn in queue:
+            queue.remove(turn)
+            self.waiting -= 1
+            if not queue:
+                del self._queues[model]
 
     def _refuse(self, why: str) -> Refusal:
         self.refused += 1
@@ -124,6 +174,19 @@ class Admission:
         )
 
 
-def _give_up(turn: asyncio.Future[bool]) -> None:
-    if not turn.done():
-        turn.set_result(False)
+class Place:
+    """One request's place; see :meth:`Admission.place`."""
+
+    __slots__ = ("_admission", "_model")
+
+    def __init__(self, admission: Admission, model: str) -> None:
+        self._admission = admission
+        self._model = model
+
+    async def __aenter__(self) -> None:
+        if not self._admission.take(self._model):
+            await self._admission.queue(self._model)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._admission.note_ending()
+        self._admission.give_back(self._model)

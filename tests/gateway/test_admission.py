@@ -21,16 +21,16 @@ class Work:
         self.begun: list[int] = []
         self.ends: dict[int, asyncio.Event] = {}
 
-    async def one(self, number: int) -> None:
-        async with self.admission.place():
+    async def one(self, number: int, model: str = "") -> None:
+        async with self.admission.place(model):
             self.begun.append(number)
             self.ends[number] = asyncio.Event()
             await self.ends[number].wait()
 
-    async def start(self, *numbers: int) -> list[asyncio.Task[None]]:
+    async def start(self, *numbers: int, model: str = "") -> list[asyncio.Task[None]]:
         tasks = []
         for number in numbers:
-            tasks.append(asyncio.create_task(self.one(number)))
+            tasks.append(asyncio.create_task(self.one(number, model)))
             await asyncio.sleep(0)
         return tasks
 
@@ -139,6 +139,69 @@ async def test_a_place_given_in_the_moment_of_leaving_is_not_lost() -> None:
     assert (admission.active, admission.waiting) == (0, 0)
 
 
+async def test_a_model_that_hangs_leaves_places_for_the_others() -> None:
+    work = Work(Admission(100, 1000, 10))
+    hanging = await work.start(*range(200), model="bad")
+    assert (work.admission.active, work.admission.waiting) == (80, 120)
+    more = await work.start(*range(1000, 1200), model="worse")
+    assert work.admission.active == 96  # 16 of the 20 that were left
+    for number in range(2000, 2050):  # one at a time, a model that works is never held up
+        task = asyncio.create_task(work.one(number, "good"))
+        await turns()
+        work.ends[number].set()
+        await task
+    assert (work.admission.active, work.admission.waiting) == (96, 120 + 184)
+    for task in hanging:
+        task.cancel()
+    await turns()
+    assert 16 < sum(number >= 1000 for number in work.begun) - 50 <= 80
+    for task in more:
+        task.cancel()
+    await asyncio.gather(*hanging, *more, return_exceptions=True)
+    assert (work.admission.active, work.admission.waiting) == (0, 0)
+    assert work.admission._held == {}
+
+
+async def test_a_free_place_goes_to_the_first_who_may_have_it() -> None:
+    work = Work(Admission(10, 100, 10))
+    first = await work.start(*range(8), model="a")
+    other = await work.start(8, model="b")
+    late = await work.start(10, 11, model="a") + await work.start(12, 13, model="b")
+    assert work.begun == [
+        *range(9),
+        12,
+    ]  # "a" has its share: its requests wait, those of "b" do not
+    work.ends[8].set()
+    await turns()
+    assert work.begun[-1] == 13
+    for number in (0, 1, 2):
+        work.ends[number].set()
+        await turns()
+    assert work.begun[-2:] == [10, 11]
+    for event in work.ends.values():
+        event.set()
+    await asyncio.gather(*first, *other, *late)
+    assert (work.admission.active, work.admission.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["leaves", "gives up"])
+async def test_a_place_is_not_given_to_one_who_has_just_gone(how: str) -> None:
+    admission = Admission(1, 5, 10)
+    work = Work(admission)
+    assert admission.take("")
+    first, second = await work.start(1, 2)
+    if how == "leaves":
+        first.cancel()
+    else:
+        admission._give_up("", admission._queues[""][0])
+    admission.give_back("")  # before the first has run again
+    await turns()
+    assert work.begun == [2]
+    work.ends[2].set()
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert (admission.active, admission.waiting) == (0, 0)
+
+
 async def test_an_error_inside_frees_the_place() -> None:
     admission = Admission(1, 0, 10)
     for _ in range(3):
@@ -154,7 +217,7 @@ async def test_a_storm_leaves_no_place_behind() -> None:
 
     async def one(number: int) -> None:
         nonlocal most
-        async with admission.place():
+        async with admission.place(str(number % 3)):
             most = max(most, admission.active)
             await asyncio.sleep(0.001 * (number % 7))
 
