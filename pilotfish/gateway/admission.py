@@ -87,8 +87,23 @@ class Admission:
         estimate = (self.waiting + 1) / rate if rate > 0 else self.wait_seconds
         return min(MOST_RETRY, max(LEAST_RETRY, estimate))
 
-    def take(self, model: str) -> bool:
-        """Take a place for a model, if there is one for it."""
+    async def enter(self, model: str) -> None:
+        """Take a place; :meth:`leave` gives it back.
+
+        Raises:
+            Refusal: The queue is full, or the wait was too long.
+        """
+        if not self._take(model):
+            await self._queue(model)
+
+    def leave(self, model: str) -> None:
+        """Give a place back: the request has ended."""
+        now = time.monotonic()
+        self._endings = self._endings * math.exp((self._noted - now) / MEMORY) + 1.0
+        self._noted = now
+        self._give_back(model)
+
+    def _take(self, model: str) -> bool:
         held = self._held.get(model, 0)
         if held >= SHARE * (self.max_active - self.active):
             return False
@@ -96,12 +111,12 @@ class Admission:
         self.active += 1
         return True
 
-    def give_back(self, model: str) -> None:
-        """A place is free again; those who can use it get their turn, the first to come first."""
+    def _give_back(self, model: str) -> None:
+        """Those who can use it get their turn, the first to come first."""
         self._drop(model)
         while self._queues:
             heads = sorted((queue[0].number, name) for name, queue in self._queues.items())
-            name = next((name for _, name in heads if self.take(name)), None)
+            name = next((name for _, name in heads if self._take(name)), None)
             if name is None:
                 return
             turn = self._queues[name][0]
@@ -117,19 +132,7 @@ class Admission:
             self._held[model] = held
         self.active -= 1
 
-    def note_ending(self) -> None:
-        """A request has ended."""
-        now = time.monotonic()
-        self._endings = self._endings * math.exp((self._noted - now) / MEMORY) + 1.0
-        self._noted = now
-
-    async def queue(self, model: str) -> None:
-        """Wait for a place.
-
-        Raises:
-            Refusal: The queue is full, or the wait was too long.
-            CancelledError: The client has left.
-        """
+    async def _queue(self, model: str) -> None:
         if self.waiting >= self.max_waiting:
             raise self._refuse("The queue is full")
         left = remaining()
@@ -145,7 +148,7 @@ class Admission:
                 raise self._refuse(f"No place became free within {limit:.3g} s")
         except asyncio.CancelledError:
             if turn.admitted.done() and not turn.admitted.cancelled() and turn.admitted.result():
-                self.give_back(model)  # the place came in the same moment as the cancellation
+                self._give_back(model)  # the place came in the same moment as the cancellation
             raise
         finally:
             timer.cancel()
@@ -184,9 +187,7 @@ class Place:
         self._model = model
 
     async def __aenter__(self) -> None:
-        if not self._admission.take(self._model):
-            await self._admission.queue(self._model)
+        await self._admission.enter(self._model)
 
     async def __aexit__(self, *_: object) -> None:
-        self._admission.note_ending()
-        self._admission.give_back(self._model)
+        self._admission.leave(self._model)

@@ -80,7 +80,7 @@ class Turn:
         self._send = send
         self._clock = time.perf_counter()
         self._first_byte: float | None = None
-        self._started = self._ended = self._recorded = False
+        self._admitted = self._started = self._ended = self._recorded = False
         self._stopped = ""
         self._job: asyncio.Task[Any] | None = None
 
@@ -98,8 +98,7 @@ class Turn:
                 self.caller = await gateway.access.admit(authorization or None)
                 body = await self._body(settings.max_body, settings.body_timeout)
                 await gateway.access.charge(self.caller)
-                async with gateway.admission.place():
-                    await work(self, body)
+                await work(self, body)
         except PilotfishError as error:
             await self._refuse(refusal_of(error))
         except asyncio.CancelledError:
@@ -113,11 +112,13 @@ class Turn:
         finally:
             timer.cancel()
             connection.on_leave = None
+            if self._admitted:
+                gateway.admission.leave(self.asked)
 
     # What the endpoints call.
 
-    def ask_for(self, name: str) -> str:
-        """Note the model that is asked for, and that this caller may ask it.
+    async def ask_for(self, name: str) -> str:
+        """Note the model that is asked for, that this caller may ask it, and wait for a place at it.
 
         Args:
             name: As the client wrote it; "" for the default.
@@ -126,7 +127,8 @@ class Turn:
             The served name.
 
         Raises:
-            Refusal: Not this caller, or no model is named where there are several.
+            Refusal: Not this caller, no model is named where there are several, or too many are
+                waiting already.
             UnknownName: Nothing is served under it.
         """
         served = self.gateway.served
@@ -148,6 +150,8 @@ class Turn:
                 param="model",
             )
         self.asked = resolved
+        await self.gateway.admission.enter(resolved)
+        self._admitted = True
         return resolved
 
     async def whole(self, body: bytes, kind: bytes = JSON) -> None:
@@ -226,13 +230,17 @@ class Turn:
         return b"".join(parts)
 
     async def _part(self, patience: float) -> Mapping[str, Any]:
-        try:
-            async with asyncio.timeout(patience):
-                message: Mapping[str, Any] = await self._receive()
-        except TimeoutError:
-            raise Refusal(
-                408, "request_timeout", f"No further piece of the body within {patience:g} s."
-            ) from None
+        message: Mapping[str, Any]
+        if not self.scope[CONNECTION].cycle.more_body:
+            message = await self._receive()  # it is all here already
+        else:
+            try:
+                async with asyncio.timeout(patience):
+                    message = await self._receive()
+            except TimeoutError:
+                raise Refusal(
+                    408, "request_timeout", f"No further piece of the body within {patience:g} s."
+                ) from None
         if message["type"] != "http.request":
             self._stopped = "left"
             raise asyncio.CancelledError

@@ -63,7 +63,7 @@ async def chat(turn: Turn, body: bytes) -> None:
         include_usage = options.pop("include_usage", False) is True
         params["stream_options"] = options
     turn.request = Request(tuple(data["messages"]), params, task=turn.task, user=fields.user or "")
-    name = turn.ask_for(fields.model or "")
+    name = await turn.ask_for(fields.model or "")
     model = turn.gateway.served.model(name)
     if turn.streamed:
         async with aclosing(_events(turn, model, include_usage)) as events:

@@ -46,7 +46,7 @@ async def completions(turn: Turn, body: bytes) -> None:
     params = {key: value for key, value in data.items() if key not in _OURS}
     asked = [_request(prompt, params, fields.user or "") for prompt in prompts]
     turn.request = asked[0] if asked else None
-    name = turn.ask_for(fields.model or "")
+    name = await turn.ask_for(fields.model or "")
     model = await turn.gateway.served.ready(name)
     if isinstance(model, OpenAIModel):
         await forward(turn, model, "/completions", data, _text)

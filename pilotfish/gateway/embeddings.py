@@ -43,7 +43,7 @@ async def embeddings(turn: Turn, body: bytes) -> None:
     turn.request = Request(
         ({"role": "user", "content": msgspec.json.encode(texts).decode()},), params
     )
-    name = turn.ask_for(fields.model or _only_encoder(turn))
+    name = await turn.ask_for(fields.model or _only_encoder(turn))
     if name not in turn.gateway.encoders:
         model = await turn.gateway.served.ready(name)
         if not isinstance(model, OpenAIModel):

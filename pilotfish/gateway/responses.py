@@ -32,7 +32,7 @@ async def responses(turn: Turn, body: bytes) -> None:
     messages = asked if isinstance(asked, list) else [{"role": "user", "content": asked or ""}]
     params = {k: v for k, v in data.items() if k not in ("model", "input", "stream")}
     turn.request = Request(tuple(messages), params)
-    name = turn.ask_for(fields.model or "")
+    name = await turn.ask_for(fields.model or "")
     model = await turn.gateway.served.ready(name)
     if not isinstance(model, OpenAIModel):
         raise Refusal(

@@ -188,13 +188,13 @@ async def test_a_free_place_goes_to_the_first_who_may_have_it() -> None:
 async def test_a_place_is_not_given_to_one_who_has_just_gone(how: str) -> None:
     admission = Admission(1, 5, 10)
     work = Work(admission)
-    assert admission.take("")
+    assert admission._take("")
     first, second = await work.start(1, 2)
     if how == "leaves":
         first.cancel()
     else:
         admission._give_up("", admission._queues[""][0])
-    admission.give_back("")  # before the first has run again
+    admission._give_back("")  # before the first has run again
     await turns()
     assert work.begun == [2]
     work.ends[2].set()
