@@ -150,6 +150,8 @@ class _Connection(asyncio.Protocol):
         self._answer: _Answer | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._head = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
 
     async def ask(self, head: bytes, body: bytes) -> _Answer:
         assert self._transport is not None
@@ -176,6 +178,27 @@ class _Connection(asyncio.Protocol):
         self._answer = None
         if self._transport is not None:
             self._transport.abort()
+
+    def watch(self) -> None:
+        """From now on, silence for longer than the read timeout ends the exchange.
+
+        One timer serves many requests: it is moved on only when it fires, at no cost per request.
+        """
+        self._quiet_since = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.pool.read_timeout, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        answer = self._answer
+        if answer is None or not answer.waiting:
+            return
+        left = self._quiet_since + self.pool.read_timeout - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._check)
+            return
+        answer.fail(Silent(f"nothing came for {self.pool.read_timeout:g} s"))
+        self.abort()
 
     def hold(self, back: bool) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -204,22 +227,24 @@ class _Connection(asyncio.Protocol):
             answer.fail(NotHttp(f"its headers are longer than {MOST_HEAD} bytes"))
             self.abort()
         if answer.complete and self._answer is not None:
-            self._finish(answer, self._parser.should_keep_alive())
+            self._finish(answer)
         answer.wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.pool.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.ended(error)
 
-    def _finish(self, answer: _Answer, keep_alive: bool) -> None:
+    def _finish(self, answer: _Answer) -> None:
         answer.release()
         self._answer = self._parser = None
         assert self._transport is not None
         # An endpoint may answer (413) before it has read the request; the rest would be taken for
         # the next one.
-        if keep_alive and self.usable() and not self._transport.get_write_buffer_size():
+        if answer.keep_alive and self.usable() and not self._transport.get_write_buffer_size():
             self.pool.give(self)
         else:
             self._transport.abort()
@@ -232,7 +257,7 @@ class _Answer:
         self._connection = connection
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.begun = self.complete = False
+        self.begun = self.complete = self.keep_alive = False
         self._failure: ConnectionFailed | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
@@ -266,6 +291,8 @@ class _Answer:
     def on_message_complete(self) -> None:
         if self.begun:
             self.complete = True
+            parser = self._connection._parser
+            self.keep_alive = parser is not None and parser.should_keep_alive()
         else:
             self.headers.clear()  # 100 Continue and the like; the answer follows
 
@@ -303,18 +330,16 @@ class _Answer:
         """
         if self._failure is not None:
             raise self._failure
-        connection = self._connection
-        self._waiter = connection.loop.create_future()
-        timer = connection.loop.call_later(connection.pool.read_timeout, self._silence)
+        self._waiter = self._connection.loop.create_future()
+        self._connection.watch()
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
-    def _silence(self) -> None:
-        self.fail(Silent(f"nothing came for {self._connection.pool.read_timeout:g} s"))
-        self._connection.abort()
+    @property
+    def waiting(self) -> bool:
+        return self._waiter is not None
 
     async def next(self) -> bytes | None:
         while not self._pieces:
