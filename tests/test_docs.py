@@ -62,6 +62,19 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
         [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, f"{page_name(page)}\n{done.stderr[-3000:]}"
+    for shown in printed(page):
+        assert shown in done.stdout, f"{page_name(page)} shows:\n{shown}\nbut it is:\n{done.stdout}"
+
+
+def printed(page: Path) -> list[str]:
+    """What a page says that its Python prints: blocks of output after a line that says "prints"."""
+    return re.findall(r"^prints\n+```text\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+
+
+def test_the_certainty_page_shows_what_its_example_prints() -> None:
+    page = REPOSITORY / "docs" / "certainty.md"
+    assert page in WITH_PYTHON
+    assert len(printed(page)) == 1
 
 
 def command_lines(page: Path) -> Iterator[tuple[int, list[str]]]:

@@ -88,11 +88,10 @@ def result_of(facts: Facts) -> shown.OffloadResult:
     items, saving = waterfall(facts)
     teacher = facts.teacher
     calls = sum(facts.asked.values())
-    latencies = answer_seconds(facts)
-    large_ms = _percentiles(latencies)
+    large_ms = answer_ms(facts)
     chosen = next(entry for entry in facts.race if entry.chosen)
     coverage = saving.future_calls
-    mean = float(np.mean(latencies)) * 1e3 if latencies else None
+    mean = large_ms.mean_ms
     return shown.OffloadResult(
         name=facts.name,
         task=shown.TaskInfo(
@@ -151,12 +150,12 @@ def result_of(facts: Facts) -> shown.OffloadResult:
     )
 
 
-def answer_seconds(facts: Facts) -> list[float]:
-    """Seconds of each answer; a local model scores many at once, so only their mean is known."""
+def answer_ms(facts: Facts) -> shown.Percentiles:
+    """Times of one answer; a local model scores many at once, so only their mean is known."""
     fresh = sum(facts.asked.values()) - facts.teacher.cached
     if facts.local:
-        return [facts.teacher.seconds / fresh] if fresh > 0 else []
-    return facts.teacher.latencies
+        return shown.Percentiles(mean_ms=facts.teacher.seconds / fresh * 1e3 if fresh > 0 else None)
+    return _percentiles(facts.teacher.latencies)
 
 
 def waterfall(facts: Facts) -> tuple[list[shown.WaterfallItem], shown.Saving]:
@@ -333,4 +332,5 @@ def _percentiles(seconds: Sequence[float]) -> shown.Percentiles:
     if not seconds:
         return shown.Percentiles()
     p50, p95 = np.percentile(seconds, [50, 95]) * 1e3
-    return shown.Percentiles(p50_ms=float(p50), p95_ms=float(p95))
+    mean = float(np.mean(seconds)) * 1e3
+    return shown.Percentiles(p50_ms=float(p50), p95_ms=float(p95), mean_ms=mean)

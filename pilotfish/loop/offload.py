@@ -23,7 +23,7 @@ from pilotfish.loop.account import Facts, result_of
 from pilotfish.loop.artifact import StudentModel, pack
 from pilotfish.loop.discover import discover
 from pilotfish.loop.estimate import disagreement_curve
-from pilotfish.loop.plan import Plan, plan_of, prepare
+from pilotfish.loop.plan import MOST_ANSWERS, Plan, plan_of, prepare
 from pilotfish.loop.population import Population
 from pilotfish.loop.progress import Progress
 from pilotfish.loop.race import candidates, race
@@ -41,7 +41,6 @@ from pilotfish.store.store import open_store
 
 COMPARE_SHARE = 0.2  # of a budget, when there are gold labels
 TRAIN_SHARE = 0.6  # of what is left; the rest calibrates
-MOST_ANSWERS = 1_600  # to train on without a budget; twice as many take a minute to race
 BATCH = 10_000
 LOCAL_BATCH = 64  # answers that a local model scores in one go
 

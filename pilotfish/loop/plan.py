@@ -22,6 +22,7 @@ from pilotfish.loop.teacher import Budget
 from pilotfish.loop.template import Template
 from pilotfish.records import Usage
 
+MOST_ANSWERS = 1_600  # to train on without a budget; twice as many take a minute to race
 CHARS_PER_TOKEN = 4  # English prose; other scripts cost up to four times more
 TOKENS_PER_ANSWER = 4
 
@@ -196,6 +197,14 @@ class Estimate:
         return asdict(self)
 
 
+def _taught(limit: int, worth: float) -> int:
+    """Training answers when each doubling pays as long as it asks for no more than ``worth``."""
+    asked = min(FIRST_BATCH, limit)
+    while 0 < (more := min(asked, limit - asked)) <= worth:
+        asked += more
+    return asked
+
+
 def estimate(plan: Plan, file: Path, price: Price | None, progress: Progress) -> Estimate:
     """Estimate calls and cost; nothing is asked and nothing is loaded.
 
@@ -210,13 +219,13 @@ def estimate(plan: Plan, file: Path, price: Price | None, progress: Progress) ->
     fixed = len(population.evaluate)
     if plan.task.kind != "rating" and not plan.task.labels:
         fixed += SAMPLE
-    doublings = [FIRST_BATCH * 2**k for k in range(30) if FIRST_BATCH * 2**k < trainable]
-    most = max([n for n in doublings if n / 2 <= FIRST_GAIN * horizon], default=FIRST_BATCH)
-    usual = max([n for n in doublings if n / 2 <= FIRST_GAIN / 2 * horizon], default=FIRST_BATCH)
+    limit = min(trainable, MOST_ANSWERS) if plan.budget == Budget() else trainable
+    most = _taught(limit, FIRST_GAIN * horizon)
+    usual = _taught(limit, FIRST_GAIN / 2 * horizon)
     calls = {
-        "low": fixed + min(FIRST_BATCH, trainable) + plan.fewest_rows,
-        "expected": fixed + min(usual, trainable) + min(6 * plan.fewest_rows, rows // 2),
-        "high": fixed + min(most, trainable) + min(18 * plan.fewest_rows, rows // 2),
+        "low": fixed + min(FIRST_BATCH, limit) + plan.fewest_rows,
+        "expected": fixed + usual + min(6 * plan.fewest_rows, rows // 2),
+        "high": fixed + most + min(18 * plan.fewest_rows, rows // 2),
     }
     if plan.budget.calls is not None:
         calls = {name: min(value, plan.budget.calls) for name, value in calls.items()}

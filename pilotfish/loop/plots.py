@@ -145,13 +145,15 @@ def classes(result: OffloadResult) -> tuple[Draw, float, str] | None:
 
 
 def latency(result: OffloadResult) -> tuple[Draw, float, str] | None:
-    """Time of one answer on a logarithmic axis: median to 95th percentile."""
-    seen = result.latency
+    """Time of one answer on a logarithmic axis: median to 95th percentile, or the mean alone."""
+    seen, large = result.latency, result.large.name
     rows = [
-        ("small", seen.small.p50_ms, seen.small.p95_ms, SMALL),
-        (result.large.name, seen.large.p50_ms, seen.large.p95_ms, LARGE),
-        ("cascade mean", seen.cascade_mean_ms, None, INK),
+        (name, times.p50_ms, times.p95_ms, colour)
+        if times.p50_ms is not None
+        else (f"{name} mean", times.mean_ms, None, colour)
+        for name, times, colour in (("small", seen.small, SMALL), (large, seen.large, LARGE))
     ]
+    rows.append(("cascade mean", seen.cascade_mean_ms, None, INK))
     rows = [row for row in rows if row[1] is not None and row[1] > 0]
     if not rows:
         return None
@@ -181,7 +183,7 @@ def latency(result: OffloadResult) -> tuple[Draw, float, str] | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: milliseconds(v)))
 
     said = "; ".join(f"{row[0]}: {milliseconds(row[1])}" for row in rows)
-    return draw, 60 + 52 * len(rows), f"Time of one answer, median, logarithmic axis. {said}."
+    return draw, 60 + 52 * len(rows), f"Time of one answer, logarithmic axis. {said}."
 
 
 def waterfall(result: OffloadResult) -> tuple[Draw, float, str] | None:

@@ -38,6 +38,7 @@ def render_report(result: OffloadResult) -> str:
         certificate_words=wording.certificate_words(result),
         in_money=wording.in_money(result),
         race_note=wording.race_note,
+        latency_words=wording.latency_words(result),
         plots=draw_all(result),
         examples=result.disagreements[:EXAMPLES],
         shown=SHOWN_TEXT,

@@ -150,10 +150,14 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """Median and 95th percentile of the time of one answer, in milliseconds."""
+    """Median and 95th percentile of the time of one answer, in milliseconds.
+
+    Of answers that were made many at once only ``mean_ms`` is known, and the others are None.
+    """
 
     p50_ms: float | None = None
     p95_ms: float | None = None
+    mean_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

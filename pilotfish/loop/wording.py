@@ -294,6 +294,17 @@ def race_note(entry: RaceEntry, race: list[RaceEntry]) -> str:
     return "serves as much"
 
 
+def latency_words(result: OffloadResult) -> str:
+    """What the dots and bars of the latency plot are."""
+    seen, large = result.latency, result.large.name
+    if seen.large.p50_ms is None and seen.large.mean_ms is not None:
+        return (
+            f"On a logarithmic axis. Small: the median of inputs answered one at a time. {large} answers "
+            "many inputs at once, so of its answers, and of the cascade's, only the mean is known."
+        )
+    return "Median (dot) to 95th percentile (bar) where known, on a logarithmic axis; of the cascade the mean."
+
+
 def certificate_words(result: OffloadResult) -> list[str]:
     """The certificate in plain words, a paragraph each."""
     certificate, large = result.certificate, result.large.name

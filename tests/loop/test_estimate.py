@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotfish.loop.estimate import disagreement_curve, servable
+from pilotfish.loop.plan import MOST_ANSWERS, estimate, plan_of
+from pilotfish.loop.progress import Progress
+from pilotfish.loop.teach import FIRST_BATCH
 
 cases = st.lists(
     st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.booleans(), st.integers(1, 4)),
@@ -46,3 +51,17 @@ def test_disagreement_falls_with_the_score_and_follows_the_truth() -> None:
     assert (np.diff(curve) <= 0).all()
     assert np.abs(curve - (1 - at)).max() < 0.05
     assert (curve > 0).all()
+
+
+@pytest.mark.parametrize(("budget", "taught"), [(None, MOST_ANSWERS), ("100000", 2_000)])
+def test_the_dry_run_knows_where_training_stops(
+    tmp_path: Path, budget: str | None, taught: int
+) -> None:
+    """Without a budget no more answers are asked to train on than a race takes."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(4_000)))
+    plan = plan_of("Topic? {text}", labels=["a", "b"], budget=budget, horizon=10**6)
+    found = estimate(plan, file, None, Progress())
+    assert found.high == taught + 18 * plan.fewest_rows
+    assert found.low == FIRST_BATCH + plan.fewest_rows
+    assert found.low < found.expected <= found.high

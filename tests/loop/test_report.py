@@ -290,7 +290,20 @@ def test_broken_figures_do_not_break_the_plots(outcome):
     made.certificate["curve"] = curve
     page = render_report(made)
     assert "There is no curve" in page
-    assert "Time of one answer, median" in page
+    assert "Time of one answer, logarithmic axis. gpt-4.1: 5 ms" in page
+
+
+def test_a_mean_is_not_called_a_median(outcome):
+    """A local model answers in batches, whose mean is all that is known."""
+    remote = render_report(outcome())
+    assert "Median (dot) to 95th percentile (bar)" in remote
+    batched = r.Latency(
+        small=r.Percentiles(p50_ms=0.4), large=r.Percentiles(mean_ms=250.0), cascade_mean_ms=90.0
+    )
+    page = render_report(outcome(latency=batched))
+    assert "95th percentile" not in page
+    assert "gpt-4.1 mean: 250 ms; cascade mean: 90 ms" in page
+    assert "only the mean is known" in page_text(page)
 
 
 def test_long_texts_are_folded_and_many_are_cut():
@@ -400,6 +413,16 @@ def test_chromium_shows_every_page_without_sideways_scrolling(tmp_path, pages):
     assert [one for one in seen if one["over"] > 0] == []
     assert all(one["head"] > 20 for one in seen)
     assert {one["plots"] for one in seen if one["id"].startswith("0@")} == {5}
+
+
+@needs_browser
+def test_the_printed_page_is_laid_out_for_paper(tmp_path, outcome):
+    """Not as on a telephone, one plot to a page, which took seven pages."""
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text(render_report(outcome(disagreements=[])), "utf-8")
+    browse(tmp_path, page.as_uri(), f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+    pages = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+    assert 1 <= pages <= 4
 
 
 @needs_browser
