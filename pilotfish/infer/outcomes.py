@@ -147,11 +147,17 @@ class Outcomes:
             )
         return self.take(mask), self.take(~mask)
 
-    def folds(self, seed: int, count: int) -> list[tuple[Outcomes, Outcomes]]:
-        """``count`` pairs of a part to fit on and one to test on; each question is tested once."""
+    def fold_of(self, seed: int, count: int) -> NDArray[np.int64]:
+        """The fold of each row ``[n]``, 0 to ``count - 1``; rows with the same text share one."""
         unique, of_row = np.unique(np.array(self.texts, object), return_inverse=True)
         fold = np.random.default_rng(seed).permutation(len(unique)) % count
-        return [(self.take(fold[of_row] != k), self.take(fold[of_row] == k)) for k in range(count)]
+        out: NDArray[np.int64] = fold[of_row]
+        return out
+
+    def folds(self, seed: int, count: int) -> list[tuple[Outcomes, Outcomes]]:
+        """``count`` pairs of a part to fit on and one to test on; each question is tested once."""
+        fold = self.fold_of(seed, count)
+        return [(self.take(fold != k), self.take(fold == k)) for k in range(count)]
 
     def priced(
         self,

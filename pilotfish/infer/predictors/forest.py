@@ -1,0 +1,167 @@
+"""A forest of extremely randomised trees on the text's surface and the embedding's main directions.
+
+Trees (Geurts et al. 2006) find what sums cannot: long questions are hard in one field and not in
+another. Fitted by scikit-learn; kept as arrays and walked by all trees at once, so that nothing that
+runs is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.features import STATISTICS_SCALE, Features
+from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.models.protocols import Encoder
+
+BATCH = 256
+
+
+class Forest:
+    """Trees as arrays.
+
+    Args:
+        models: Their names.
+        features: Computes the dense blocks.
+        directions: Of the embedding that are used ``[dim, kept]``.
+        nodes: For each node its feature (-1 at a leaf), and its left and right child; ``[nodes, 3]``.
+        cuts: Threshold of each node ``[nodes]``.
+        values: Qualities at each node ``[nodes, models]``.
+        roots: Where each tree starts ``[trees]``.
+    """
+
+    embeds: ClassVar[bool] = True
+    needs: ClassVar[str] = "quality"
+
+    def __init__(
+        self,
+        models: tuple[str, ...],
+        features: Features,
+        directions: Floats,
+        nodes: NDArray[np.int32],
+        cuts: Floats,
+        values: Floats,
+        roots: NDArray[np.int32],
+    ) -> None:
+        self.models = models
+        self.features = features
+        self.directions = directions
+        self.nodes = nodes
+        self.cuts = cuts
+        self.values = values
+        self.roots = roots
+
+    @classmethod
+    def fit(
+        cls,
+        outcomes: Outcomes,
+        encoder: Encoder | None,
+        seed: int,
+        *,
+        trees: int = 200,
+        leaf: int = 10,
+        directions: int = 40,
+    ) -> Self:
+        """Grow the trees.
+
+        Args:
+            outcomes: What was recorded; an unknown quality counts as the model's mean.
+            encoder: For the embedding.
+            seed: Of the trees.
+            trees: How many.
+            leaf: Questions in a leaf at least.
+            directions: Main directions of the embedding that are used.
+        """
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        features = Features.fit(outcomes.texts, encoder, ngrams=False)
+        embedded, _ = features.dense(outcomes.texts)
+        kept = min(directions, *embedded.shape)
+        main = np.linalg.svd(embedded, full_matrices=False)[2][:kept].T
+        filled = np.where(np.isnan(outcomes.quality), outcomes.mean_quality(), outcomes.quality)
+        x = cls._inputs(features, main, outcomes.texts)
+        grown = ExtraTreesRegressor(
+            trees, min_samples_leaf=leaf, max_features=0.3, random_state=seed
+        ).fit(x, filled)
+        nodes, cuts, values, roots, start = [], [], [], [], 0
+        for one in grown.estimators_:
+            tree = one.tree_
+            inner = tree.children_left >= 0
+            left = np.where(inner, tree.children_left + start, -1)
+            right = np.where(inner, tree.children_right + start, -1)
+            nodes.append(np.stack([np.where(inner, tree.feature, -1), left, right], axis=1))
+            cuts.append(tree.threshold)
+            values.append(tree.value[:, :, 0])
+            roots.append(start)
+            start += tree.node_count
+        return cls(
+            outcomes.models,
+            features,
+            main,
+            np.vstack(nodes).astype(np.int32),
+            np.concatenate(cuts).astype(np.float32),
+            np.vstack(values).astype(np.float32),
+            np.array(roots, np.int32),
+        )
+
+    @staticmethod
+    def _inputs(features: Features, directions: Floats, texts: Sequence[str]) -> Floats:
+        embedded, surface = features.dense(texts)
+        return np.hstack([surface / STATISTICS_SCALE, embedded @ directions]).astype(np.float32)
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """Mean over the trees ``[n, models]``, and its standard error from their spread."""
+        x = self._inputs(self.features, self.directions, texts)
+        mean = np.empty((len(x), len(self.models)), np.float32)
+        std = np.empty_like(mean)
+        for start in range(0, len(x), BATCH):
+            part = x[start : start + BATCH]
+            rows = np.arange(len(part))[:, None]
+            at = np.repeat(self.roots[None], len(part), axis=0)
+            while (feature := self.nodes[at, 0]).max() >= 0:
+                goes_left = part[rows, np.maximum(feature, 0)] <= self.cuts[at]
+                after = np.where(goes_left, self.nodes[at, 1], self.nodes[at, 2])
+                at = np.where(feature >= 0, after, at)
+            votes = self.values[at]
+            mean[start : start + BATCH] = votes.mean(axis=1)
+            std[start : start + BATCH] = votes.std(axis=1)
+        return Prediction(mean, std)
+
+    def state(self) -> State:
+        """The trees."""
+        settings, arrays = self.features.state()
+        arrays |= {"directions": self.directions, "nodes": self.nodes, "cuts": self.cuts}
+        return {"features": settings}, {**arrays, "values": self.values, "roots": self.roots}
+
+    @classmethod
+    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
+        """Rebuild from :meth:`state`.
+
+        Raises:
+            ArtifactError: A node points outside the trees, or back.
+        """
+        from pilotfish.errors import ArtifactError
+
+        features = Features.restore(settings["features"], arrays, encoder)
+        directions, nodes = arrays["directions"], arrays["nodes"]
+        width = directions.shape[1] + len(features.scale)
+        own, roots = np.arange(len(nodes))[:, None], arrays["roots"]
+        inner = nodes[:, 0] >= 0
+        children = nodes[inner, 1:]
+        # A child comes after its parent, so that every walk ends.
+        sound = (children > own[inner]).all() and (children < len(nodes)).all()
+        if not sound or nodes[:, 0].max(initial=0) >= width or (roots >= len(nodes)).any():
+            raise ArtifactError("The forest's nodes point outside it.", remedy="Fit it again.")
+        return cls(
+            settings["models"],
+            features,
+            directions,
+            nodes,
+            arrays["cuts"],
+            arrays["values"],
+            roots,
+        )

@@ -1,0 +1,122 @@
+"""Kernel ridge regression: what :mod:`~pilotfish.infer.predictors.linear` learns, and curves.
+
+The kernel is a sum: n-grams linearly, and Gaussian kernels of the embedding and of the text's surface,
+with which "long and many digits" can be harder than either. It is the mean of a Gaussian process with
+these covariances (Rasmussen and Williams 2006). The strength of the noise is chosen by the
+leave-one-out error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.coverage import Coverage
+from pilotfish.infer.predictors.features import Features, LinearMap
+from pilotfish.infer.predictors.linear import some_of
+from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.ridge import STRENGTHS, gram_matrix, solve_ridge
+from pilotfish.models.protocols import Encoder
+
+BATCH = 1024
+WIDTHS = (1.0, 0.5)
+"""Exponents of the embedding's and the surface's Gaussian kernel. Rows of the first have length 1,
+those of the second about 1 (see :data:`~pilotfish.infer.predictors.features.STATISTICS_SCALE`)."""
+
+
+class Kernel:
+    """A linear map of n-grams and a sum over the recorded questions.
+
+    Args:
+        models: Their names.
+        map: Reads the n-grams, and computes the dense blocks.
+        rows: The dense blocks of the recorded questions, each ``[n, width]``.
+        dual: ``[n, models]``.
+        coverage: Gives the standard deviation.
+    """
+
+    embeds: ClassVar[bool] = True
+    needs: ClassVar[str] = "quality"
+
+    def __init__(
+        self,
+        models: tuple[str, ...],
+        map: LinearMap,
+        rows: Sequence[Floats],
+        dual: Floats,
+        coverage: Coverage,
+    ) -> None:
+        self.models = models
+        self.map = map
+        self.rows = list(rows)
+        self.dual = dual
+        self.coverage = coverage
+
+    @classmethod
+    def fit(
+        cls,
+        outcomes: Outcomes,
+        encoder: Encoder | None,
+        seed: int,
+        *,
+        strengths: Sequence[float] = STRENGTHS,
+        ngrams: bool = True,
+    ) -> Self:
+        """Learn from outcomes.
+
+        Args:
+            outcomes: What was recorded; above 4,000 rows a random part of that size.
+            encoder: For the embedding.
+            seed: Of the part.
+            strengths: What the noise is chosen from.
+            ngrams: Whether to read word and character n-grams.
+        """
+        outcomes = some_of(outcomes, seed)
+        features = Features.fit(outcomes.texts, encoder, ngrams=ngrams)
+        blocks = features.blocks(outcomes.texts)
+        count = len(features.groups)
+        sparse, dense = blocks[:count], blocks[count:]
+        gram = np.zeros((len(outcomes), len(outcomes)))
+        if sparse:
+            gram += gram_matrix(sparse)
+        for block, width in zip(dense, WIDTHS, strict=True):
+            gram += gaussian_kernel(block, block, width)
+        solution = solve_ridge(gram, outcomes.quality, strengths)
+        outputs = len(outcomes.models)
+        coefficients = [np.asarray(block.T @ solution.dual, np.float32) for block in sparse]
+        coefficients += [np.zeros((block.shape[1], outputs), np.float32) for block in dense]
+        map = LinearMap(features, coefficients, solution.bias)
+        coverage = Coverage.fit(dense, outcomes.quality - solution.left_out)
+        return cls(outcomes.models, map, dense, solution.dual, coverage)
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """Qualities ``[n, models]``."""
+        out, dense = self.map(texts)
+        for start in range(0, len(texts), BATCH):
+            part = slice(start, start + BATCH)
+            for block, rows, width in zip(dense, self.rows, WIDTHS, strict=True):
+                out[part] += gaussian_kernel(block[part], rows, width) @ self.dual
+        return Prediction(np.clip(out, 0, 1), self.coverage.std(dense))
+
+    def state(self) -> State:
+        """Coefficients, the recorded questions' dense blocks, and their weights."""
+        settings, arrays = self.map.state()
+        arrays |= {f"rows.{i}": rows for i, rows in enumerate(self.rows)}
+        return {"map": settings}, {**arrays, "dual": self.dual, **self.coverage.state()}
+
+    @classmethod
+    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
+        """Rebuild from :meth:`state`."""
+        map = LinearMap.restore(settings["map"], arrays, encoder)
+        rows = [arrays[f"rows.{i}"] for i in range(len(WIDTHS))]
+        return cls(settings["models"], map, rows, arrays["dual"], Coverage.restore(arrays))
+
+
+def gaussian_kernel(a: Floats, b: Floats, width: float) -> Floats:
+    """``exp(-width |a_i - b_j|^2)``, ``[len(a), len(b)]``."""
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * (a @ b.T)
+    out: Floats = np.exp(-width * np.maximum(squares, 0))
+    return out

@@ -1,0 +1,134 @@
+"""The mean quality of each model on the recorded questions most like this one.
+
+OrchestraLLM (Lee et al. 2024) keeps for each expert the inputs it answered well and lets the nearest
+ones vote; RouterBench (Hu et al. 2024) averages the recorded quality of the k nearest. With 0-1
+qualities and a pool of one each, the vote is the average. Differences: the neighbours' mean is shrunk
+towards the model's overall mean as if ``prior`` more neighbours had shown it, so that few neighbours do
+not claim certainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.features import embed
+from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.models.protocols import Encoder
+
+BATCH = 512
+
+
+class Neighbours:
+    """Recorded questions with their qualities.
+
+    Args:
+        models: Their names.
+        center: Mean embedding, subtracted before comparing ``[dim]``.
+        rows: Unit rows of the recorded questions ``[n, dim]``.
+        quality: ``[n, models]``, NaN where unknown.
+        k: Neighbours that are asked.
+        prior: Neighbours that the overall mean counts for.
+        encoder: Embeds.
+    """
+
+    embeds: ClassVar[bool] = True
+    needs: ClassVar[str] = "quality"
+
+    def __init__(
+        self,
+        models: tuple[str, ...],
+        center: Floats,
+        rows: Floats,
+        quality: Floats,
+        k: int,
+        prior: float,
+        encoder: Encoder,
+    ) -> None:
+        self.models = models
+        self.center = center
+        self.rows = rows
+        self.quality = quality
+        self.k = k
+        self.prior = prior
+        self.encoder = encoder
+        self._known = ~np.isnan(quality)
+        self._values = np.where(self._known, quality, 0).astype(np.float32)
+        seen = np.maximum(self._known.sum(axis=0), 1)
+        self._mean = self._values.sum(axis=0) / seen
+        self._variance = (self._values**2).sum(axis=0) / seen - self._mean**2
+
+    @classmethod
+    def fit(
+        cls,
+        outcomes: Outcomes,
+        encoder: Encoder | None,
+        seed: int,
+        *,
+        k: int = 40,
+        prior: float = 5.0,
+    ) -> Self:
+        """Keep the outcomes.
+
+        Args:
+            outcomes: What was recorded.
+            encoder: Embeds.
+            seed: Not used; nothing is random.
+            k: Neighbours that are asked.
+            prior: Neighbours that the overall mean counts for; 0 gives the plain mean.
+        """
+        assert encoder is not None  # fit_predictor brings one
+        rows = embed(encoder, outcomes.texts)
+        center = rows.mean(axis=0)
+        k = min(k, len(outcomes))
+        return cls(
+            outcomes.models, center, _unit(rows - center), outcomes.quality, k, prior, encoder
+        )
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """Means of the neighbours ``[n, models]``."""
+        mean = np.empty((len(texts), len(self.models)), np.float32)
+        std = np.empty_like(mean)
+        asked = _unit(embed(self.encoder, texts) - self.center)
+        for start in range(0, len(texts), BATCH):
+            part = slice(start, start + BATCH)
+            alike = asked[part] @ self.rows.T
+            near = np.argpartition(-alike, self.k - 1, axis=1)[:, : self.k]
+            count = self._known[near].sum(axis=1) + self.prior
+            safe = np.maximum(count, 1e-9)
+            value = (self._values[near].sum(axis=1) + self.prior * self._mean) / safe
+            square = (self._values[near] ** 2).sum(axis=1) + self.prior * (
+                self._variance + self._mean**2
+            )
+            unseen = count == 0
+            mean[part] = np.where(unseen, self._mean, value)
+            spread = np.maximum(square / safe - value**2, self._variance / (safe + 1))
+            std[part] = np.sqrt(np.where(unseen, 0.25, spread / np.maximum(safe, 1)))
+        return Prediction(mean, std)
+
+    def state(self) -> State:
+        """The recorded questions' vectors and qualities."""
+        arrays = {"center": self.center, "rows": self.rows, "quality": self.quality}
+        return {"k": self.k, "prior": self.prior}, arrays
+
+    @classmethod
+    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
+        """Rebuild from :meth:`state`."""
+        assert encoder is not None  # the artifact names one
+        return cls(
+            settings["models"],
+            arrays["center"],
+            arrays["rows"],
+            arrays["quality"],
+            int(settings["k"]),
+            float(settings["prior"]),
+            encoder,
+        )
+
+
+def _unit(rows: Floats) -> Floats:
+    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return unit

@@ -1,0 +1,167 @@
+"""Several predictors added up, with weights that suit the outcomes: the default.
+
+Stacking (Wolpert 1992; Breiman 1996): each part predicts every recorded question from a fit that did
+not see it, and weights that are not negative are chosen so that the weighted sum has the least squared
+error; then the parts are fitted again on everything. What counts for routing is the difference between
+models, so errors are taken about each question's mean over models as well as about the overall mean.
+Weights are shrunk towards equal ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors import PREDICTORS
+from pilotfish.infer.predictors.predictor import (
+    Arrays,
+    Method,
+    Prediction,
+    QualityPredictor,
+    State,
+)
+from pilotfish.models.protocols import Encoder
+
+PARTS = ("kernel", "logistic", "forest", "knn")
+FOLDS = 5
+
+
+class Stacked:
+    """A weighted sum of predictors.
+
+    Args:
+        models: Their names.
+        names: The parts' names.
+        parts: The parts.
+        weights: ``[parts]``.
+        center: Overall mean of each model ``[models]``: what the parts' deviations are added to.
+    """
+
+    embeds: ClassVar[bool] = True
+    needs: ClassVar[str] = "quality"
+
+    def __init__(
+        self,
+        models: tuple[str, ...],
+        names: Sequence[str],
+        parts: Sequence[QualityPredictor],
+        weights: Floats,
+        center: Floats,
+    ) -> None:
+        self.models = models
+        self.names = list(names)
+        self.parts = list(parts)
+        self.weights = weights
+        self.center = center
+
+    @classmethod
+    def fit(
+        cls,
+        outcomes: Outcomes,
+        encoder: Encoder | None,
+        seed: int,
+        *,
+        parts: Sequence[str] = PARTS,
+        folds: int = FOLDS,
+        shrinkage: float = 0.3,
+    ) -> Self:
+        """Fit every part ``folds + 1`` times.
+
+        Args:
+            outcomes: What was recorded.
+            encoder: For the parts.
+            seed: Of folds and parts.
+            parts: Names of predictors.
+            folds: Into which the outcomes are divided for the weights.
+            shrinkage: Share of the weights that is equal whatever the outcomes say.
+        """
+        folds = min(folds, len(set(outcomes.texts)))
+        shown = np.full((len(parts), *outcomes.quality.shape), np.nan, np.float32)
+        if len(parts) > 1 and folds > 1:
+            fold = outcomes.fold_of(seed, folds)
+            for k in range(folds):
+                learn, test = outcomes.take(fold != k), outcomes.take(fold == k)
+                for i, name in enumerate(parts):
+                    part = _fit(name, learn, encoder, seed)
+                    shown[i, fold == k] = part.predict(test.texts).mean
+        fitted = [_fit(name, outcomes, encoder, seed) for name in parts]
+        center = outcomes.mean_quality()
+        weights = stacking_weights(shown, outcomes.quality, center, shrinkage)
+        return cls(outcomes.models, parts, fitted, weights, center)
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """The weighted sum ``[n, models]``, and the parts' weighted mean standard deviation."""
+        mean = np.repeat(self.center[None], len(texts), axis=0)
+        std = np.zeros_like(mean)
+        for part, weight in zip(self.parts, self.weights, strict=True):
+            one = part.predict(texts)
+            mean += weight * (one.mean - self.center)
+            # Parts learned from the same rows err together, so their deviations add, not their squares.
+            std += weight * one.std
+        return Prediction(np.clip(mean, 0, 1), std / max(float(self.weights.sum()), 1e-6))
+
+    def state(self) -> State:
+        """All parts' states and the weights."""
+        arrays: dict[str, NDArray[Any]] = {"weights": self.weights, "center": self.center}
+        settings = []
+        for i, part in enumerate(self.parts):
+            own, values = part.state()
+            settings.append(own)
+            arrays.update({f"{i}.{name}": value for name, value in values.items()})
+        return {"names": self.names, "parts": settings}, arrays
+
+    @classmethod
+    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
+        """Rebuild from :meth:`state`."""
+        parts = []
+        for i, (name, own) in enumerate(zip(settings["names"], settings["parts"], strict=True)):
+            method: Method = PREDICTORS.load(name)
+            mark = f"{i}."
+            values = {k.removeprefix(mark): v for k, v in arrays.items() if k.startswith(mark)}
+            used = encoder if method.embeds else None
+            parts.append(method.restore({**own, "models": settings["models"]}, values, used))
+        names = settings["names"]
+        return cls(settings["models"], names, parts, arrays["weights"], arrays["center"])
+
+
+def _fit(name: str, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> QualityPredictor:
+    method: Method = PREDICTORS.load(name)
+    return method.fit(outcomes, encoder if method.embeds else None, seed)
+
+
+def stacking_weights(
+    shown: Floats, quality: Floats, center: Floats, shrinkage: float = 0.0
+) -> Floats:
+    """Non-negative least squares of the qualities on the parts' deviations from ``center``.
+
+    Args:
+        shown: What each part predicted without having seen it, ``[parts, n, models]``; NaN: not used.
+        quality: ``[n, models]``, NaN where unknown.
+        center: ``[models]``.
+        shrinkage: Share of equal weights, of the same sum.
+    """
+    from scipy.optimize import nnls
+
+    parts = len(shown)
+    used = ~np.isnan(quality) & ~np.isnan(shown).any(axis=0)
+    if not used.any() or parts == 1:
+        return np.full(parts, 1 / parts, np.float32)
+    y = np.where(used, quality - center, 0)
+    x = np.where(used[None], shown - center, 0)
+    count = np.maximum(used.sum(axis=1, keepdims=True), 1)
+    # Differences between models decide; the level decides nothing but is worth predicting too.
+    apart_y = np.where(used, y - y.sum(axis=1, keepdims=True) / count, 0)
+    apart_x = np.where(used[None], x - x.sum(axis=2, keepdims=True) / count, 0)
+    left = np.concatenate([apart_x.reshape(parts, -1), 0.3 * x.reshape(parts, -1)], axis=1)
+    right = np.concatenate([apart_y.ravel(), 0.3 * y.ravel()])
+    weights = nnls(left.T.astype(np.float64), right.astype(np.float64))[0]
+    total = float(weights.sum())
+    if total <= 1e-6:
+        return np.full(parts, 1 / parts, np.float32)
+    equal = np.full(parts, total / parts)
+    out: Floats = ((1 - shrinkage) * weights + shrinkage * equal).astype(np.float32)
+    return out
