@@ -24,13 +24,17 @@ from pilotfish.records import Request
 _OURS = frozenset(("model", "messages", "stream"))
 
 
-class _Message(msgspec.Struct):
+class ChatMessage(msgspec.Struct):
+    """A message: text, parts, or no content beside tool calls."""
+
     role: str
     content: str | list[dict[str, Any]] | None = None
 
 
-class _Body(msgspec.Struct):
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+class ChatBody(msgspec.Struct):
+    """What chat completions take; further fields are passed on to the model."""
+
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
@@ -52,7 +56,7 @@ class _Body(msgspec.Struct):
 async def chat(turn: Turn, body: bytes) -> None:
     """Answer a chat request."""
     data = read_object(body)
-    fields = check(data, _Body)
+    fields = check(data, ChatBody)
     turn.streamed = bool(fields.stream)
     turn.task = header(turn.scope, b"x-pilotfish-task")
     params = {key: value for key, value in data.items() if key not in _OURS}

@@ -29,7 +29,9 @@ _BARE = ("echo", "suffix", "best_of")
 MOST_PROMPTS = 128
 
 
-class _Body(msgspec.Struct):
+class CompletionBody(msgspec.Struct):
+    """What completions take; further fields are passed on to the model."""
+
     prompt: str | list[Any]
     model: str | None = None
     stream: bool | None = None
@@ -40,7 +42,7 @@ class _Body(msgspec.Struct):
 async def completions(turn: Turn, body: bytes) -> None:
     """Answer a legacy completions request."""
     data = read_object(body)
-    fields = check(data, _Body)
+    fields = check(data, CompletionBody)
     turn.streamed = bool(fields.stream)
     prompts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
     params = {key: value for key, value in data.items() if key not in _OURS}

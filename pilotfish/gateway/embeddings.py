@@ -27,7 +27,9 @@ MOST_INPUTS = 2048  # as OpenAI's
 CHARACTERS_PER_TOKEN = 4
 
 
-class _Body(msgspec.Struct):
+class EmbeddingBody(msgspec.Struct):
+    """What embeddings take."""
+
     input: str | list[Any]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -37,7 +39,7 @@ class _Body(msgspec.Struct):
 async def embeddings(turn: Turn, body: bytes) -> None:
     """Answer an embeddings request."""
     data = read_object(body)
-    fields = check(data, _Body)
+    fields = check(data, EmbeddingBody)
     texts = [fields.input] if isinstance(fields.input, str) else fields.input
     params = {k: v for k, v in data.items() if k not in ("model", "input")}
     turn.request = Request(

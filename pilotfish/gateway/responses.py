@@ -18,7 +18,9 @@ from pilotfish.models.openai import OpenAIModel
 from pilotfish.records import Request
 
 
-class _Body(msgspec.Struct):
+class ResponseBody(msgspec.Struct):
+    """What responses take; passed on to upstreams that have them."""
+
     model: str | None = None
     input: str | list[dict[str, Any]] | None = None
     stream: bool | None = None
@@ -27,7 +29,7 @@ class _Body(msgspec.Struct):
 async def responses(turn: Turn, body: bytes) -> None:
     """Answer a Responses request."""
     data = read_object(body)
-    fields = check(data, _Body)
+    fields = check(data, ResponseBody)
     asked = fields.input
     messages = asked if isinstance(asked, list) else [{"role": "user", "content": asked or ""}]
     params = {k: v for k, v in data.items() if k not in ("model", "input", "stream")}
