@@ -1,71 +1,25 @@
 """``/openapi.json``: the gateway's interface as an OpenAPI 3.1 document, for generators and tests.
 
-The bodies are described once, by the types below, and turned into JSON Schema by msgspec. They name what
-the gateway itself reads or writes; everything else that a request or an answer carries is passed through,
-so every object allows further fields. What a model is asked in detail (tools, response formats, sampling)
-is the provider's to check, and changes too often to be written down here a second time.
+Request bodies are described by the types that check them, answers by those below; msgspec turns both into
+JSON Schema. They name what the gateway itself reads or writes; everything else that a request or an answer
+carries is passed through, so every object allows further fields.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from pilotfish import __version__
+from pilotfish.gateway.chat import ChatBody
+from pilotfish.gateway.completions import CompletionBody
+from pilotfish.gateway.embeddings import EmbeddingBody
+from pilotfish.gateway.feedback import FeedbackBody
 from pilotfish.gateway.pages import Handler, Receive, Scope, Send, page, reply
-
-Name = Annotated[str, Meta(description="A served name, see /v1/models; without one, the default.")]
-
-
-class ChatMessage(Struct):
-    """A message; ``content`` is text, parts, or null beside tool calls."""
-
-    role: Annotated[str, Meta(examples=["user"])]
-    content: str | list[dict[str, Any]] | None = None
-
-
-class ChatRequest(Struct):
-    """What OpenAI's chat completions take; unknown fields are passed on to the model."""
-
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    model: Name = ""
-    stream: bool | None = None
-
-
-class CompletionRequest(Struct):
-    """What OpenAI's completions take; unknown fields are passed on to the model."""
-
-    prompt: str | list[Any]
-    model: Name = ""
-    stream: bool | None = None
-
-
-class EmbeddingRequest(Struct):
-    """What OpenAI's embeddings take."""
-
-    input: str | list[str]
-    model: Name = ""
-    encoding_format: Literal["float", "base64"] = "float"
-
-
-class ResponseRequest(Struct):
-    """What OpenAI's responses take; passed through where the upstream has them."""
-
-    input: str | list[Any]
-    model: Name = ""
-    stream: bool | None = None
-
-
-class FeedbackRequest(Struct):
-    """What was right or wrong with an earlier answer."""
-
-    request_id: Annotated[str, Meta(description="The x-request-id of the answer.")]
-    label: Annotated[str | None, Meta(description="What the answer should have been.")] = None
-    score: Annotated[float, Meta(ge=0, le=1)] | None = None
-    comment: str | None = None
+from pilotfish.gateway.responses import ResponseBody
 
 
 class ErrorObject(Struct):
@@ -162,11 +116,11 @@ class ReadyBody(Struct):
 
 
 TYPES = (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    ResponseRequest,
-    FeedbackRequest,
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+    ResponseBody,
+    FeedbackBody,
     ErrorBody,
     ChatCompletion,
     TextCompletion,
@@ -222,7 +176,7 @@ def _ask(summary: str, takes: type, gives: Any, *, streams: bool = False) -> dic
     return {
         "post": {
             "summary": summary,
-            "operationId": takes.__name__.removesuffix("Request").lower(),
+            "operationId": takes.__name__.removesuffix("Body").lower(),
             "security": [{}, {"key": []}],
             "requestBody": {
                 "required": True,
@@ -275,17 +229,15 @@ def document() -> dict[str, Any]:
     }
     guarded = _errors(401, 403, 503)
     paths = {
-        "/v1/chat/completions": _ask(
-            "Ask a model.", ChatRequest, _ref(ChatCompletion), streams=True
-        ),
+        "/v1/chat/completions": _ask("Ask a model.", ChatBody, _ref(ChatCompletion), streams=True),
         "/v1/completions": _ask(
-            "Go on with a text.", CompletionRequest, _ref(TextCompletion), streams=True
+            "Go on with a text.", CompletionBody, _ref(TextCompletion), streams=True
         ),
-        "/v1/embeddings": _ask("Turn texts into vectors.", EmbeddingRequest, _ref(EmbeddingList)),
+        "/v1/embeddings": _ask("Turn texts into vectors.", EmbeddingBody, _ref(EmbeddingList)),
         "/v1/responses": _ask(
-            "Ask by the responses interface.", ResponseRequest, {"type": "object"}, streams=True
+            "Ask by the responses interface.", ResponseBody, {"type": "object"}, streams=True
         ),
-        "/v1/feedback": _ask("Judge an earlier answer.", FeedbackRequest, {"type": "object"}),
+        "/v1/feedback": _ask("Judge an earlier answer.", FeedbackBody, {"type": "object"}),
         "/v1/models": _look(
             "What is served.",
             "models",

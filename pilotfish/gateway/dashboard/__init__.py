@@ -1,0 +1,1 @@
+"""The page that shows what the gateway does: figures, and the latest requests."""
