@@ -15,40 +15,8 @@ import sqlalchemy as sa
 
 from pilotfish import __version__
 from pilotfish.errors import StoreError
-from pilotfish.store.encoding import escape, unescape
-
-
-class Text(sa.types.TypeDecorator[str]):
-    """Text in which NUL and lone surrogates survive (see :mod:`pilotfish.store.encoding`)."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """Escape on the way in."""
-        return None if value is None else escape(value)
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """Unescape on the way out."""
-        return None if value is None else unescape(value)
-
-
-class Time(sa.types.TypeDecorator[datetime]):
-    """A moment in UTC; SQLite, which knows no time zones, holds it as readable UTC text."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """To UTC."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """From UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
+from pilotfish.store import gateway_schema
+from pilotfish.store.columns import Id, Text, Time
 
 # PostgreSQL indexes at most 2,704 bytes a row: two names, at six bytes for an escaped character.
 MAX_NAME = 200
@@ -70,9 +38,6 @@ def check_names(**names: str) -> None:
 
 METADATA = sa.MetaData()
 
-# SQLite numbers rows by itself only in a column declared exactly INTEGER PRIMARY KEY.
-_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
 SCHEMA = sa.Table(
     "pilotfish_schema",
     METADATA,
@@ -84,7 +49,7 @@ SCHEMA = sa.Table(
 CALLS = sa.Table(
     "pilotfish_calls",
     METADATA,
-    sa.Column("id", _Id, primary_key=True),
+    sa.Column("id", Id, primary_key=True),
     sa.Column("key", Text, nullable=False, unique=True),
     sa.Column("time", Time, nullable=False),
     sa.Column("task", Text, nullable=False),
@@ -132,7 +97,7 @@ STATES = sa.Table(
 DECISIONS = sa.Table(
     "pilotfish_decisions",
     METADATA,
-    sa.Column("id", _Id, primary_key=True),
+    sa.Column("id", Id, primary_key=True),
     sa.Column("time", Time, nullable=False),
     sa.Column("task", Text, nullable=False),
     sa.Column("run", Text, nullable=False),
@@ -153,8 +118,12 @@ def _create_tables(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
+def _create_gateway_tables(connection: sa.Connection) -> None:
+    gateway_schema.METADATA.create_all(connection)
+
+
 Step = Callable[[sa.Connection], None]
-STEPS: tuple[Step, ...] = (_create_tables,)
+STEPS: tuple[Step, ...] = (_create_tables, _create_gateway_tables)
 
 
 def version_of(connection: sa.Connection) -> int:

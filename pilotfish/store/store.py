@@ -21,8 +21,11 @@ from pilotfish.errors import StoreError
 from pilotfish.records import Completion, Decision, Request, from_dict
 from pilotfish.store.database import Database, Durable
 from pilotfish.store.encoding import json_text, pack_json, pack_record, unpack_json
+from pilotfish.store.feedback import CheckLog, FeedbackLog
 from pilotfish.store.runs import Heart, Run, open_run
 from pilotfish.store.schema import CALLS, DECISIONS, check_names
+from pilotfish.store.statistics import Statistics
+from pilotfish.store.traffic import Traffic
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,11 +89,20 @@ class Store:
     """Everything that was asked, answered and decided. Safe to share between threads.
 
     Use :func:`open_store` to get one; it is also a context manager.
+
+    Attributes:
+        traffic: What was asked of the gateway.
+        feedback: What callers said about its answers.
+        checks: Where a small model's answer was held against the large one's.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._heart = Heart()
+        self.traffic = Traffic(database)
+        self.feedback = FeedbackLog(database)
+        self.checks = CheckLog(database)
+        self.statistics = Statistics(database)
 
     @property
     def url(self) -> str:
@@ -321,6 +333,15 @@ class Store:
         run = open_run(self._database, kind, key, settings)
         self._heart.add(run)
         return run
+
+    def check(self) -> None:
+        """See that it can be written now.
+
+        Raises:
+            StoreError: It cannot.
+        """
+        with self._database.write():
+            pass
 
     def close(self) -> None:
         """Let go of open runs and close every connection."""

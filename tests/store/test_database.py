@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pilotfish import __version__
 from pilotfish.errors import MissingExtra, StoreError
-from pilotfish.store import database, schema
+from pilotfish.store import database, gateway_schema, schema
 from pilotfish.store.database import Database, parse_url, shown
 from pilotfish.store.store import open_store
 from tests.store.test_store import entry
@@ -137,13 +137,26 @@ def test_an_old_store_is_brought_up_to_date(url, monkeypatch):
         with store._database.read() as connection:
             rows = connection.execute(sa.select(schema.SCHEMA).order_by("version")).all()
             stars = connection.exec_driver_sql("SELECT stars FROM pilotfish_calls").scalar()
-        assert [(row.version, row.pilotfish) for row in rows] == [
-            (1, __version__),
-            (2, __version__),
-        ]
+        steps = range(1, len(schema.STEPS) + 1)
+        assert [(row.version, row.pilotfish) for row in rows] == [(n, __version__) for n in steps]
         assert stars == 5
         assert store.get([entry(1)[0]])
     open_store(url).close()
+
+
+def test_a_store_of_the_first_release_gets_the_gateways_tables(url, monkeypatch):
+    steps = schema.STEPS
+    monkeypatch.setattr(schema, "STEPS", steps[:1])
+    with open_store(url) as store:
+        store.put([entry(1)])
+        with store._database.read() as connection:
+            assert not sa.inspect(connection).has_table("pilotfish_traffic")
+    monkeypatch.setattr(schema, "STEPS", steps)
+    with open_store(url) as store:
+        assert store.count() == 1
+        for table in gateway_schema.METADATA.sorted_tables:
+            with store._database.read() as connection:
+                assert connection.execute(sa.select(table)).all() == [], table
 
 
 def test_a_failed_step_leaves_the_store_as_it_was(url, monkeypatch):
@@ -160,7 +173,7 @@ def test_a_failed_step_leaves_the_store_as_it_was(url, monkeypatch):
         open_store(url)
     monkeypatch.setattr(schema, "STEPS", old)
     with open_store(url) as store, store._database.read() as connection:
-        assert schema.version_of(connection) == 1
+        assert schema.version_of(connection) == len(old)
         columns = {c["name"] for c in sa.inspect(connection).get_columns("pilotfish_calls")}
         assert "stars" not in columns
         assert store.count() == 1
