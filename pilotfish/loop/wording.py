@@ -302,7 +302,7 @@ def latency_words(result: OffloadResult) -> str:
             f"On a logarithmic axis. Small: the median of inputs answered one at a time. {large} answers "
             "many inputs at once, so of its answers, and of the cascade's, only the mean is known."
         )
-    return "Median (dot) to 95th percentile (bar) where known, on a logarithmic axis; of the cascade the mean."
+    return "Median (dot) to 95th percentile (bar), on a logarithmic axis; of the cascade, the mean."
 
 
 def certificate_words(result: OffloadResult) -> list[str]:
