@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+TICK = 0.005  # seconds; an event loop's timers may ring early by a part of this
+
 _ends: ContextVar[float | None] = ContextVar("pilotfish_deadline", default=None)
 
 
@@ -44,4 +46,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
 def remaining() -> float | None:
     """Seconds that are left, 0 when they are over; None when nobody set a deadline."""
     ends = _ends.get()
-    return None if ends is None else max(0.0, ends - time.monotonic())
+    if ends is None:
+        return None
+    left = ends - time.monotonic()
+    return left if left > TICK else 0.0

@@ -1,0 +1,381 @@
+"""What a user meets when something behind the gateway fails: each fault on the wire, named.
+
+The upstream is a fake server that misbehaves as it is told, the gateway is ``pilotfish serve`` in a
+process of its own, and the client speaks plain HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from pilotfish.models.fake_server import FakeServer
+from tests.gateway.running import Running, serving
+
+# What the client is told: HTTP status, code, and for streams the same, or an event where it had begun.
+FAULTS = {
+    "refuse": (503, "model_unavailable"),
+    "reset": (503, "model_unavailable"),
+    "disconnect": (503, "model_unavailable"),
+    "hang": (503, "model_unavailable"),
+    "rate-limited": (429, "rate_limited_by_model"),
+    "server-error": (503, "model_unavailable"),
+    "overloaded": (503, "model_unavailable"),
+    "garbage": (502, "bad_answer_from_model"),
+    "not-http": (502, "bad_answer_from_model"),
+    "html": (502, "bad_answer_from_model"),
+    "half": (503, "model_unavailable"),
+    "unauthorized": (502, "gateway_not_authorised_by_model"),
+}
+IN_MID_STREAM = {"half", "garbage"}
+WORDS = "one two three four five six"
+
+
+def remote(name: str, server: FakeServer, **settings: Any) -> str:
+    lines = [f"[models.{name}]", 'backend = "openai"', f'base_url = "{server.base_url}"']
+    settings = {"max_retries": 0, "read_timeout": 1.0, **settings}
+    lines += [f"{key} = {written(value)}" for key, value in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def written(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value)
+
+
+def composite(name: str, kind: str, *models: str, **settings: Any) -> str:
+    lines = [f"[models.{name}]", f'kind = "{kind}"', f"models = {json.dumps(models)}"]
+    return "\n".join([*lines, *(f"{k} = {written(v)}" for k, v in settings.items())]) + "\n"
+
+
+class World:
+    """Upstreams by name, and one gateway before all of them."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, FakeServer] = {}
+        self.toml = ""
+        self.gateway: Running
+
+    def chat(self, model: str, *, stream: bool = False, **options: Any) -> httpx.Response:
+        headers = options.pop("headers", {})
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], **options}
+        body |= {"stream": True} if stream else {}
+        return httpx.post(self.gateway.chat, json=body, headers=headers, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    world = World()
+    with contextlib.ExitStack() as stack:
+
+        def server(name: str, *answer: Any, **options: Any) -> FakeServer:
+            world.servers[name] = stack.enter_context(FakeServer(*answer, **options))
+            return world.servers[name]
+
+        good = server("good", WORDS)
+        world.toml += remote("good", good, read_timeout=30.0)
+        for fault in FAULTS:
+            faults = [fault] if fault == "refuse" else itertools.repeat(fault)
+            bad = server(fault, WORDS, faults=faults, refuse_seconds=3600, retry_after="7")
+            world.toml += remote(fault, bad)
+            world.toml += composite(f"safe-{fault}", "fallback", fault, "good", breaker="off")
+        drip = server("slow-drip", WORDS, faults=itertools.repeat("slow-drip"), drip_seconds=0.1)
+        world.toml += remote("slow-drip", drip)
+        world.toml += composite("cascade", "cascade", "server-error", "good", thresholds=[0.5])
+        broken = server("broken", faults=itertools.repeat("server-error"))
+        world.toml += remote("broken", broken, breaker={"minimum": 3, "open_seconds": 60})
+        stormy = server("stormy", faults=itertools.repeat("server-error"))
+        world.toml += remote(
+            "stormy", stormy, max_retries=5, first_delay=0.001, retry_share=0.2, retry_rate=0
+        )
+        patient = server("patient", WORDS, faults=["rate-limited"], retry_after="1")
+        world.toml += remote("patient", patient, max_retries=2, first_delay=0.01)
+        chained = server("chained", faults=itertools.repeat("server-error"))
+        world.toml += remote("chained", chained)
+        world.toml += composite(
+            "chain", "fallback", "chained", "good", breaker={"minimum": 3, "open_seconds": 60}
+        )
+        lost = server("lost", WORDS, faults=itertools.repeat("hang"))
+        world.toml += remote("lost", lost, read_timeout=60.0)
+        dripping = server("dripping", WORDS, faults=itertools.repeat("slow-drip"), drip_seconds=0.2)
+        world.toml += remote("dripping", dripping)
+        stuck = server("stuck", WORDS, faults=itertools.repeat("hang"))
+        world.toml += remote("stuck", stuck, read_timeout=60.0)
+        head = "[serve]\nmax_active = 40\n"
+        world.gateway = stack.enter_context(serving(head + world.toml))
+        yield world
+
+
+def events(response: httpx.Response) -> list[Any]:
+    lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def words_of(parts: list[Any]) -> str:
+    choices = (part["choices"] for part in parts if part != "[DONE]" and part.get("choices"))
+    return "".join(choice[0]["delta"].get("content") or "" for choice in choices)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_in_the_form_that_clients_parse(world: World, fault: str) -> None:
+    status, code = FAULTS[fault]
+    began = time.monotonic()
+    response = world.chat(fault)
+    assert time.monotonic() - began < 10
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert response.headers["x-request-id"].startswith("req_")
+    assert response.headers["x-pilotfish-model"] == fault
+    assert response.headers["x-pilotfish-reason"] == code
+    if fault == "rate-limited":
+        assert response.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_stream_is_an_http_error_or_the_last_event(world: World, fault: str) -> None:
+    status, code = FAULTS[fault]
+    response = world.chat(fault, stream=True)
+    if fault in IN_MID_STREAM:
+        assert response.status_code == 200
+        *pieces, last = events(response)
+        assert words_of(pieces), "what came before the fault is not held back"
+        assert last["error"]["code"] == code
+    else:
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fallback_answers_instead(world: World, fault: str) -> None:
+    response = world.chat(f"safe-{fault}")
+    assert response.status_code == 200
+    assert response.json()["choices"][0]["message"]["content"] == WORDS
+    assert response.json()["model"] == "good"
+    assert response.headers["x-pilotfish-model"] == "good"
+    assert response.headers["x-pilotfish-reason"] == "failover"
+
+
+@pytest.mark.parametrize("fault", sorted(set(FAULTS) - IN_MID_STREAM))
+def test_a_fallback_streams_instead_before_the_first_word(world: World, fault: str) -> None:
+    response = world.chat(f"safe-{fault}", stream=True)
+    assert response.status_code == 200
+    parts = events(response)
+    assert words_of(parts) == WORDS
+    assert parts[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("fault", sorted(IN_MID_STREAM))
+def test_a_fallback_never_goes_on_after_the_first_word(world: World, fault: str) -> None:
+    *pieces, last = events(world.chat(f"safe-{fault}", stream=True))
+    assert WORDS.startswith(words_of(pieces))
+    assert words_of(pieces) != ""
+    assert "error" in last
+
+
+def test_a_cascade_goes_up_when_its_small_member_fails(world: World) -> None:
+    response = world.chat("cascade")
+    assert response.json()["model"] == "good"
+    assert response.headers["x-pilotfish-reason"] == "last"
+
+
+def test_a_slow_drip_is_read_to_its_end(world: World) -> None:
+    response = world.chat("slow-drip")  # 16 pieces of 0.1 s, with a read timeout of 1 s
+    assert response.json()["choices"][0]["message"]["content"] == WORDS
+    streamed = world.chat("slow-drip", stream=True)
+    assert words_of(events(streamed)) == WORDS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_slow_drip_ends_at_the_clients_deadline(world: World, stream: bool) -> None:
+    server = world.servers["slow-drip"]
+    wait_for(lambda: not server.active)
+    before = server.abandoned
+    began = time.monotonic()
+    response = world.chat("slow-drip", stream=stream, headers={"x-request-timeout": "0.5"})
+    assert time.monotonic() - began < 5
+    if stream:
+        assert "error" in events(response)[-1]
+    else:
+        assert response.status_code in (503, 504)
+    wait_for(lambda: server.abandoned == before + 1 and not server.active)
+
+
+def test_the_deadline_is_passed_downstream(world: World) -> None:
+    world.chat("good", headers={"x-request-timeout": "5"})
+    passed = float(world.servers["good"].seen[-1].headers["x-request-timeout"])
+    assert 0 < passed <= 5
+
+
+def test_a_circuit_breaker_leaves_a_broken_upstream_alone(world: World) -> None:
+    for _ in range(3):
+        assert world.chat("broken").status_code == 503
+    for _ in range(10):
+        response = world.chat("broken")
+        assert response.status_code == 503
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert world.servers["broken"].count == 3
+
+
+def test_a_chain_passes_over_a_member_that_keeps_failing(world: World) -> None:
+    for _ in range(10):
+        assert world.chat("chain").json()["model"] == "good"
+    assert world.servers["chained"].count == 3
+
+
+def test_retries_stay_within_their_budget(world: World) -> None:
+    for _ in range(50):
+        assert world.chat("stormy").status_code == 503
+    assert 50 < world.servers["stormy"].count <= 60
+
+
+def test_retry_after_is_honoured(world: World) -> None:
+    began = time.monotonic()
+    assert world.chat("patient").status_code == 200
+    assert 1 <= time.monotonic() - began < 5
+    assert world.servers["patient"].count == 2
+
+
+def wait_for(what: Any, seconds: float = 10) -> None:
+    ends = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.01)
+
+
+def body(model: str, **options: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], **options}
+
+
+def test_the_upstream_is_cancelled_when_the_client_leaves(world: World) -> None:
+    server = world.servers["lost"]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(world.gateway.chat, json=body("lost"), timeout=0.5)
+    wait_for(lambda: server.abandoned == 1)
+    assert server.active == 0
+
+
+def test_a_streams_upstream_is_cancelled_when_the_client_leaves(world: World) -> None:
+    server = world.servers["dripping"]
+    asked = body("dripping", stream=True)
+    with httpx.stream("POST", world.gateway.chat, json=asked, timeout=10) as response:
+        next(response.iter_raw())
+    wait_for(lambda: server.abandoned == 1)
+    assert server.active == 0
+
+
+async def test_one_bad_upstream_never_slows_another(world: World) -> None:
+    """A hundred requests that hang, more than there are places, and a model beside them that works."""
+    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
+
+        async def ask(model: str) -> tuple[int, float]:
+            began = time.monotonic()
+            response = await client.post(world.gateway.chat, json=body(model))
+            return response.status_code, time.monotonic() - began
+
+        alone = sorted([(await ask("good"))[1] for _ in range(20)])
+        hanging = [asyncio.create_task(ask("stuck")) for _ in range(100)]
+        while world.servers["stuck"].active < 30:
+            await asyncio.sleep(0.01)
+        beside = [await ask("good") for _ in range(20)]
+        assert {status for status, _ in beside} == {200}
+        assert sorted(seconds for _, seconds in beside)[10] < 5 * alone[10] + 0.05
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+    wait_for(lambda: world.servers["stuck"].active == 0)
+
+
+async def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
+    with (
+        FakeServer(WORDS, latency=1.0) as server,
+        serving(
+            "[serve]\nmax_active = 2\nmax_waiting = 2\n" + remote("m", server, read_timeout=30.0)
+        ) as gateway,
+    ):
+        async with httpx.AsyncClient(timeout=30) as client:
+            began = time.monotonic()
+            tasks = [
+                asyncio.create_task(client.post(gateway.chat, json=body("m"))) for _ in range(10)
+            ]
+            responses = await asyncio.gather(*tasks)
+        refused = [r for r in responses if r.status_code == 503]
+        assert [r.status_code for r in responses].count(200) == 4
+        assert len(refused) == 6
+        for response in refused:
+            assert response.json()["error"]["code"] == "overloaded"
+            assert int(response.headers["retry-after"]) >= 1
+            assert response.elapsed.total_seconds() < 1
+        assert server.max_active == 2
+        assert time.monotonic() - began < 20
+
+
+async def test_waiting_for_a_place_has_an_end() -> None:
+    with (
+        FakeServer(WORDS, faults=itertools.repeat("hang")) as server,
+        serving(
+            "[serve]\nmax_active = 1\nwait_seconds = 0.2\n" + remote("m", server, read_timeout=30.0)
+        ) as gateway,
+    ):
+        async with httpx.AsyncClient(timeout=30) as client:
+            first = asyncio.create_task(client.post(gateway.chat, json=body("m")))
+            while not server.active:
+                await asyncio.sleep(0.01)
+            response = await client.post(gateway.chat, json=body("m"))
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_lets_streams_end_and_takes_nothing_new(number: signal.Signals) -> None:
+    with (
+        FakeServer(WORDS, faults=itertools.repeat("slow-drip"), drip_seconds=0.15) as server,
+        serving(remote("m", server, read_timeout=30.0)) as gateway,
+    ):
+        async with httpx.AsyncClient(timeout=30) as client:
+            asked = body("m", stream=True)
+            async with client.stream("POST", gateway.chat, json=asked) as response:
+                lines = response.aiter_lines()
+                seen = [await anext(lines)]
+                gateway.process.send_signal(number)
+                await asyncio.sleep(0.3)
+                with pytest.raises(httpx.ConnectError):
+                    httpx.post(gateway.chat, json=asked, timeout=10)
+                seen += [line async for line in lines]
+        parts = [line[6:] for line in seen if line.startswith("data: ")]
+        assert parts[-1] == "[DONE]"
+        assert words_of([json.loads(part) for part in parts[:-1]]) == WORDS
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+async def test_a_stop_ends_what_would_go_on_for_too_long() -> None:
+    with (
+        FakeServer(WORDS, faults=itertools.repeat("hang")) as server,
+        serving(
+            "[serve]\nshutdown_timeout = 0.5\n" + remote("m", server, read_timeout=60.0)
+        ) as gateway,
+    ):
+        async with httpx.AsyncClient(timeout=30) as client:
+            task = asyncio.create_task(client.post(gateway.chat, json=body("m")))
+            while not server.active:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+            assert time.monotonic() - began < 10
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(result, httpx.Response):
+            assert result.status_code == 503
+        else:
+            assert isinstance(result, httpx.HTTPError)
