@@ -21,18 +21,17 @@ from pilotfish.config import Config, load_config
 from pilotfish.infer.certify import Certificate
 from pilotfish.loop.account import Facts, result_of
 from pilotfish.loop.artifact import StudentModel, pack
+from pilotfish.loop.certified import certify_student
 from pilotfish.loop.discover import discover
-from pilotfish.loop.estimate import disagreement_curve
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, plan_of, prepare
 from pilotfish.loop.population import Population
 from pilotfish.loop.progress import Progress
-from pilotfish.loop.race import candidates, race
+from pilotfish.loop.race import candidates
 from pilotfish.loop.report import render_report
 from pilotfish.loop.result import OffloadResult
 from pilotfish.loop.rows import write_rejects
-from pilotfish.loop.settle import settle
 from pilotfish.loop.task import Task
-from pilotfish.loop.teach import learnt_from, teach
+from pilotfish.loop.teach import teach
 from pilotfish.loop.teacher import Budget, Teacher, closed_label
 from pilotfish.models.load import load_encoder, load_model
 from pilotfish.models.protocols import Encoder, LabelScorer, Model
@@ -41,7 +40,6 @@ from pilotfish.store.store import open_store
 
 COMPARE_SHARE = 0.2  # of a budget, when there are gold labels
 TRAIN_SHARE = 0.6  # of what is left; the rest calibrates
-BATCH = 10_000
 LOCAL_BATCH = 64  # answers that a local model scores in one go
 
 
@@ -242,32 +240,20 @@ class _Job:
                 seed=plan.seed,
                 progress=watch,
             )
-        with self.timed("race"):
-            learnt = learnt_from(population, task, teacher, ids)
-            outcome, entries = race(
-                task, learnt, plan.agreement, encoder,
-                names=plan.students, seed=plan.seed, progress=watch,
-            )  # fmt: skip
-            small = StudentModel(outcome.student, task, self.name)
-            answers, scores = self.predict(small, population)
         trained = len(teacher.answers)
-        with self.timed("certify"):
-            settled = settle(
-                population,
-                task,
-                teacher,
-                small=answers,
-                scores=scores,
-                constraints=plan.constraints,
-                delta=plan.delta,
-                expected=disagreement_curve(outcome.scores, outcome.agreed, learnt.weights),
-                horizon=horizon,
-                affordable=teacher.affordable(len(population.calibrate) + kept) - kept,
-                servable=outcome.servable,
-                fewest=plan.fewest_rows,
-                seed=plan.seed,
-                progress=watch,
-            )
+        done = certify_student(
+            plan,
+            task,
+            population,
+            teacher,
+            encoder,
+            ids,
+            name=self.name,
+            horizon=horizon,
+            affordable=lambda: teacher.affordable(len(population.calibrate) + kept) - kept,
+            timed=self.timed,
+            progress=watch,
+        )
         certified = len(teacher.answers)
         with self.timed("compare"):
             evaluated = self.compare(population, teacher)
@@ -281,10 +267,10 @@ class _Job:
             local=isinstance(model, LabelScorer),
             price=self.config.prices.get(model.name),
             rounds=rounds,
-            race=entries,
-            settled=settled,
-            answers=answers,
-            scores=scores,
+            race=done.entries,
+            settled=done.settled,
+            answers=done.answers,
+            scores=done.scores,
             asked={
                 "discover": teacher.discovered,
                 "train": trained,
@@ -296,7 +282,7 @@ class _Job:
             seconds=self.seconds,
             command=self.command,
         )
-        return self.package(facts, small, settled.certificate)
+        return self.package(facts, done.small, done.settled.certificate)
 
     def kept(self, population: Population, teacher: Teacher) -> int:
         """Answers that a budget keeps for the comparison with gold labels."""
@@ -304,20 +290,6 @@ class _Job:
         if self.plan.budget == Budget():
             return wanted
         return min(wanted, int(COMPARE_SHARE * teacher.affordable(10**9)))
-
-    def predict(
-        self, small: StudentModel, population: Population
-    ) -> tuple[list[str], NDArray[np.float32]]:
-        inputs = population.inputs
-        answers: list[str] = []
-        scores = np.zeros(len(inputs), np.float32)
-        with self.progress.stage("Answering every input small", len(inputs)) as stage:
-            for start in range(0, len(inputs), BATCH):
-                part = range(start, min(start + BATCH, len(inputs)))
-                some, scores[part.start : part.stop] = small.answer(inputs.take(part))
-                answers.extend(some)
-                stage.advance(len(part))
-        return answers, scores
 
     def compare(self, population: Population, teacher: Teacher) -> NDArray[np.int64]:
         """Ask about the rows kept for gold labels, as far as the budget goes."""

@@ -40,20 +40,20 @@ def tokens(text: str) -> list[str]:
     return TOKENS.findall(text)
 
 
-def group(prompts: Sequence[str], fewest: int) -> list[list[int]]:
+def group(prompts: Sequence[str], fewest: int, run: int = LONG_RUN) -> list[list[int]]:
     """Prompts by what they share: those of one template together, the largest group first.
 
     Args:
         prompts: The texts.
         fewest: Prompts that a run must occur in, and that a group must have.
+        run: Tokens of a run; shorter ones find shorter templates, and more that is none.
 
     Returns:
         Positions; prompts that are in no group are left out.
     """
-    sets = [_runs(tokens(text)[:LONGEST], LONG_RUN) for text in prompts]
-    # An author's last words are followed by nothing, so the ends count as tokens too: see _runs.
-    frequency = Counter(run for runs in sets for run in runs)
-    common = {run for run, count in frequency.items() if count >= fewest}
+    sets = [set(_run_list(tokens(text)[:LONGEST], run)) for text in prompts]
+    frequency = Counter(one for runs in sets for one in runs)
+    common = {one for one, count in frequency.items() if count >= fewest}
     by_set: dict[Runs, list[int]] = {}
     for i, runs in enumerate(sets):
         shared = frozenset(runs & common)
@@ -137,10 +137,6 @@ def _run_list(words: Sequence[str], length: int) -> list[int]:
     # The ends count as tokens, so that "at the very beginning" is part of a run.
     padded = ["\x02", *words, "\x03"]
     return [hash(tuple(padded[i : i + length])) for i in range(max(1, len(padded) - length + 1))]
-
-
-def _runs(words: Sequence[str], length: int) -> set[int]:
-    return set(_run_list(words, length))
 
 
 def _literals(words: Sequence[str], fixed: Iterable[int]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pilotfish.errors import BudgetSpent, InputError, ModelError, RequestRefused
@@ -78,8 +78,11 @@ class Teacher:
         requests: Input number to its request.
         budget: What may be spent in all.
         concurrency: Requests under way at most.
+        recorded: Answers that are there already, by input number (None: no allowed answer); they are
+            neither asked for nor counted in a budget.
 
     Attributes:
+        from_records: How many of the answers were recorded.
         discovered: Answers spent on discovering the labels, before this teacher.
         answers: Input number to label; None where the answer did not parse or was refused.
         cost: US dollars so far, None as soon as one price is unknown.
@@ -95,8 +98,11 @@ class Teacher:
         *,
         budget: Budget | None = None,
         concurrency: int = 16,
+        recorded: Mapping[int, str | None] | None = None,
     ) -> None:
         self.model = model
+        self.recorded = dict(recorded or {})
+        self.from_records = 0
         self.requests = requests
         self.budget = budget or Budget()
         self.concurrency = concurrency
@@ -111,6 +117,11 @@ class Teacher:
         self.discovered = 0
         self._prepaid: frozenset[int] = frozenset()
 
+    @property
+    def bought(self) -> int:
+        """Answers that were asked for."""
+        return len(self.answers) - self.from_records
+
     def affordable(self, wanted: int) -> int:
         """How many of ``wanted`` further answers the budget allows.
 
@@ -118,14 +129,14 @@ class Teacher:
             InputError: The budget is in money and the model's price is unknown.
         """
         if self.budget.calls is not None:
-            wanted = min(wanted, self.budget.calls - len(self.answers) - self.discovered)
-        if self.budget.dollars is not None and self.answers:
+            wanted = min(wanted, self.budget.calls - self.bought - self.discovered)
+        if self.budget.dollars is not None and self.bought:
             if self.cost is None:
                 raise InputError(
                     "The budget is in dollars, but the price of the large model is unknown.",
                     remedy="Add [prices.NAME] to pilotfish.toml, or give the budget in calls.",
                 )
-            each = self.cost / len(self.answers)
+            each = self.cost / self.bought
             left = self.budget.dollars - self.cost
             wanted = min(wanted, int(left / each + 1e-9) if each > 0 else wanted)
         return max(wanted, 0)
@@ -148,7 +159,13 @@ class Teacher:
             BudgetSpent: The budget does not cover all of them; nothing was asked.
             ModelError: The model cannot be reached or refuses everything; what came before is kept.
         """
-        fresh = list(dict.fromkeys(i for i in ids if i not in self.answers))
+        fresh = []
+        for i in dict.fromkeys(i for i in ids if i not in self.answers):
+            if i in self.recorded:
+                self.answers[i] = self.recorded[i]
+                self.from_records += 1
+            else:
+                fresh.append(i)
         if self.affordable(len(fresh)) < len(fresh):
             raise BudgetSpent(
                 f"{len(fresh)} answers are needed, but the budget allows "

@@ -80,7 +80,8 @@ def test_known_templates_are_recovered_exactly(prompt: str, count: int) -> None:
     assert anonymous(found.prompt) == anonymous(prompt)
 
 
-_LITERAL = st.lists(st.sampled_from(["Answer", "with", "Say", "Topic", "Note", "Check:", "List?", "Give", "(short)", "JSON"]),
+_LITERAL = st.lists(st.sampled_from(["Answer", "with", "Say", "Topic", "Note", "Check:", "List?",
+"Give", "(short)", "JSON"]),
                     min_size=3, max_size=8).map(" ".join)  # fmt: skip
 
 

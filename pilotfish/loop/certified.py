@@ -1,0 +1,121 @@
+"""From answers to a certified student: race, answer every input small, certify.
+
+The stages that ``offload`` and ``learn`` have in common. Where the answers come from, whether they were
+just asked for or recorded in service, is the teacher's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.loop.artifact import StudentModel
+from pilotfish.loop.estimate import disagreement_curve
+from pilotfish.loop.plan import Plan
+from pilotfish.loop.population import Population
+from pilotfish.loop.progress import Progress
+from pilotfish.loop.race import race
+from pilotfish.loop.result import RaceEntry
+from pilotfish.loop.settle import Settled, settle
+from pilotfish.loop.task import Task
+from pilotfish.loop.teach import learnt_from
+from pilotfish.loop.teacher import Teacher
+from pilotfish.models.protocols import Encoder
+
+BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class CertifiedStudent:
+    """The winner of the race with its certificate.
+
+    Attributes:
+        small: The student as a model.
+        entries: Every student's line of the race, best first.
+        answers: Its answer for every unique input ``[u]``.
+        scores: Its score ``[u]``.
+        settled: The certificate, and which rows it asked about.
+    """
+
+    small: StudentModel
+    entries: Sequence[RaceEntry]
+    answers: list[str]
+    scores: NDArray[np.float32]
+    settled: Settled
+
+
+def certify_student(
+    plan: Plan,
+    task: Task,
+    population: Population,
+    teacher: Teacher,
+    encoder: Encoder,
+    ids: list[int],
+    *,
+    name: str,
+    horizon: int,
+    affordable: Callable[[], int],
+    timed: Callable[[str], AbstractContextManager[None]],
+    progress: Progress,
+) -> CertifiedStudent:
+    """Race the students on the answers of ``ids``, and certify the winner on calibration rows.
+
+    Args:
+        plan: Promises, delta, students, seed.
+        task: With its labels.
+        population: Whose calibration rows are asked about.
+        teacher: Has answered ``ids``, and answers calibration rows within its budget.
+        encoder: For the students.
+        ids: Unique inputs of the training rows to learn from.
+        name: The small model's name.
+        horizon: Inputs that will profit.
+        affordable: Answers that may be asked for to certify, asked when the race is over.
+        timed: Measures the stages ``"race"`` and ``"certify"``.
+        progress: Watches.
+    """
+    with timed("race"):
+        learnt = learnt_from(population, task, teacher, ids)
+        outcome, entries = race(
+            task, learnt, plan.agreement, encoder,
+            names=plan.students, seed=plan.seed, progress=progress,
+        )  # fmt: skip
+        small = StudentModel(outcome.student, task, name)
+        answers, scores = answer_all(small, population, progress)
+    with timed("certify"):
+        settled = settle(
+            population,
+            task,
+            teacher,
+            small=answers,
+            scores=scores,
+            constraints=plan.constraints,
+            delta=plan.delta,
+            expected=disagreement_curve(outcome.scores, outcome.agreed, learnt.weights),
+            horizon=horizon,
+            affordable=affordable(),
+            servable=outcome.servable,
+            fewest=plan.fewest_rows,
+            seed=plan.seed,
+            progress=progress,
+        )
+    return CertifiedStudent(small, entries, answers, scores, settled)
+
+
+def answer_all(
+    small: StudentModel, population: Population, progress: Progress
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Answers and scores for every unique input."""
+    inputs = population.inputs
+    answers: list[str] = []
+    scores = np.zeros(len(inputs), np.float32)
+    with progress.stage("Answering every input small", len(inputs)) as stage:
+        for start in range(0, len(inputs), BATCH):
+            part = range(start, min(start + BATCH, len(inputs)))
+            some, scores[part.start : part.stop] = small.answer(inputs.take(part))
+            answers.extend(some)
+            stage.advance(len(part))
+    return answers, scores
