@@ -214,20 +214,16 @@ class Turn:
         length = header(self.scope, b"content-length")
         if length and int(length) > most:
             raise _too_large(most)
-        message = await self._part(patience)
-        if not message["more_body"]:
-            whole: bytes = message["body"]
-            if len(whole) > most:
-                raise _too_large(most)
-            return whole
-        parts, size = [message["body"]], len(message["body"])
-        while message["more_body"]:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await self._part(patience)
             parts.append(message["body"])
             size += len(message["body"])
+            more = message["more_body"]
             if size > most:
                 raise _too_large(most)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _part(self, patience: float) -> Mapping[str, Any]:
         message: Mapping[str, Any]
@@ -286,8 +282,8 @@ class Turn:
         head = answer_headers(self, refusal)
         head.append((b"content-type", JSON))
         head.append((b"content-length", b"%d" % len(body)))
-        if refusal.status in (408, 413):
-            head.append((b"connection", b"close"))  # the rest of the body is not waited for
+        if refusal.status == 408:
+            head.append((b"connection", b"close"))
         await self._begin(refusal.status, head)
         await self._end(body)
 
@@ -324,6 +320,8 @@ class Turn:
             if recorder.full:
                 await recorder.room()
             recorder.put(exchange)
+        if completion is not None and self.request is not None and status == 200:
+            gateway.checks.consider(self.id, self.asked, self.request, completion)
 
 
 def _too_large(most: int) -> Refusal:

@@ -21,18 +21,23 @@ from pilotfish.gateway.access import Access
 from pilotfish.gateway.admission import Admission
 from pilotfish.gateway.answer import Turn, Work
 from pilotfish.gateway.chat import chat
+from pilotfish.gateway.checks import Check, Checks
 from pilotfish.gateway.completions import completions
 from pilotfish.gateway.cors import cors_headers, preflight_headers
+from pilotfish.gateway.dashboard.handlers import ROUTES as DASHBOARD
 from pilotfish.gateway.embeddings import embeddings
 from pilotfish.gateway.feedback import feedback
 from pilotfish.gateway.health import ROUTES as HEALTH
+from pilotfish.gateway.metrics import ROUTES as METRICS
 from pilotfish.gateway.model_list import PREFIX, list_models, show_model
+from pilotfish.gateway.openapi import ROUTES as OPENAPI
 from pilotfish.gateway.pages import Handler, Receive, Scope, Send, header, refuse
 from pilotfish.gateway.recorder import Recorder
 from pilotfish.gateway.refusals import Refusal, refusal_of
 from pilotfish.gateway.responses import responses
 from pilotfish.gateway.served import Served
 from pilotfish.gateway.settings import ServeSettings
+from pilotfish.store.feedback import Check as StoredCheck
 from pilotfish.store.store import Store, open_store
 
 _REMOTE = ("openai", "litellm")
@@ -50,6 +55,7 @@ class Gateway:
         access: Who may ask.
         admission: How many at once.
         recorder: Writes exchanges to the store.
+        checks: Compares a share of the small answers with the large model's.
         started_at: Seconds since the epoch.
     """
 
@@ -60,6 +66,7 @@ class Gateway:
     access: Access
     admission: Admission
     recorder: Recorder
+    checks: Checks
     started_at: float = field(default_factory=time.time)
 
     @functools.cached_property
@@ -87,10 +94,16 @@ class Gateway:
             redact=find_function(settings.redact) if settings.redact else None,
         )
         recorder.start()
-        return cls(config, settings, store, served, access, admission, recorder)
+        checks = Checks(
+            served,
+            lambda check: store.checks.add(stored_check(check, texts=settings.store_texts)),
+            share=settings.check_share,
+        )
+        return cls(config, settings, store, served, access, admission, recorder, checks)
 
     async def aclose(self) -> None:
         """Write what is left, and close everything."""
+        await self.checks.aclose()
         await self.recorder.aclose()
         await self.served.aclose()
         await asyncio.to_thread(self.store.close)
@@ -129,6 +142,14 @@ def find_function(name: str) -> Callable[[str], str]:
         raise ConfigError(f"Got redact = {name!r}, which is no function.")
     function: Callable[[str], str] = found
     return function
+
+
+def stored_check(check: Check, *, texts: bool) -> StoredCheck:
+    """A check as the store keeps it, with or without the answers' texts."""
+    values = dataclasses.asdict(check)
+    if not texts:
+        values |= {"small_answer": None, "large_answer": None}
+    return StoredCheck(**values)
 
 
 class App:
@@ -226,7 +247,7 @@ def pages() -> dict[str, tuple[Handler, tuple[str, ...]]]:
         "/v1/models": (list_models, look),
         "/v1/feedback": (feedback, ("POST",)),
     }
-    for routes in (HEALTH,):
+    for routes in (HEALTH, OPENAPI, DASHBOARD, METRICS):
         found |= {path: (handler, look) for path, handler in routes.items()}
     return found
 

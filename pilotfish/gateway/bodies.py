@@ -39,7 +39,8 @@ def check(data: dict[str, Any], kind: type[S]) -> S:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         words, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or _missing(words)
+        inner = (path.rstrip("`").lstrip("."), _missing(words))
+        param = ".".join(name for name in inner if name)
         where = f" in {param}" if param else ""
         raise Refusal(400, "invalid_value", f"{words}{where}.", param=param or None) from None
 

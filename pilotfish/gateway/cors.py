@@ -32,13 +32,11 @@ def cors_headers(scope: Scope, origins: Sequence[str]) -> list[tuple[bytes, byte
 def preflight_headers(
     scope: Scope, origins: Sequence[str], methods: Sequence[str]
 ) -> list[tuple[bytes, bytes]]:
-    """What a browser is told when it asks whether it may ask; none where it may not."""
-    allowed = cors_headers(scope, origins)
-    if not allowed:
+    """What a browser is told besides when it asks whether it may ask; none where it may not."""
+    if not cors_headers(scope, origins):
         return []
     wanted = header(scope, b"access-control-request-headers") or "authorization, content-type"
     return [
-        *allowed,
         (b"access-control-allow-methods", ", ".join(methods).encode()),
         (b"access-control-allow-headers", wanted.encode("latin-1")),
         (b"access-control-max-age", b"600"),

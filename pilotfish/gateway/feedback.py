@@ -10,6 +10,7 @@ import msgspec
 from pilotfish.gateway.bodies import check, read_object
 from pilotfish.gateway.pages import Receive, Scope, Send, header, reply
 from pilotfish.gateway.refusals import Refusal
+from pilotfish.store.feedback import Feedback
 
 if TYPE_CHECKING:
     from pilotfish.gateway.app import Gateway
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 MOST_BODY = 1 << 16
 
 
-class _Feedback(msgspec.Struct):
+class FeedbackBody(msgspec.Struct):
+    """What a caller says of an earlier answer; ``request_id`` is its ``x-request-id``."""
+
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     label: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -27,19 +30,13 @@ class _Feedback(msgspec.Struct):
 async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """Store what a caller says of an answer; ``request_id`` is the answer's ``x-request-id``."""
     caller = await gateway.access.admit(header(scope, b"authorization") or None)
-    said = check(read_object(await read_body(receive, MOST_BODY)), _Feedback)
+    said = check(read_object(await read_body(receive, MOST_BODY)), FeedbackBody)
     if said.label is None and said.score is None and not said.comment:
         raise Refusal(
             400, "invalid_value", "Got none of label, score and comment, but expected one at least."
         )
-    await asyncio.to_thread(
-        gateway.store.feedback.add,
-        said.request_id,
-        caller=caller.id,
-        label=said.label or "",
-        score=said.score,
-        comment=said.comment or "",
-    )
+    entry = Feedback(said.request_id, said.label or "", said.score, said.comment or "", caller.id)
+    await asyncio.to_thread(gateway.store.feedback.add, entry)
     body = msgspec.json.encode({"object": "feedback", "request_id": said.request_id})
     await reply(scope, send, body, "application/json")
 

@@ -20,6 +20,7 @@ from pilotfish.gateway.refusals import Refusal
 MOST_HEAD = 1 << 16  # bytes of request line and headers
 MOST_HEADERS = 100
 HEADER_SECONDS = 10.0
+LINGER_SECONDS = 2.0
 
 CONNECTION = "pilotfish.connection"  # the scope's key for the connection itself
 
@@ -109,7 +110,19 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The body is complete."""
         self._in_body = False
+        self._disarm()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is out. If the body is not in (413), read on for a while, unheeded.
+
+        To close at once would reset the connection under a client that is still sending, and the answer
+        would be lost with it.
+        """
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._disarm()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     # What is wrong.
 

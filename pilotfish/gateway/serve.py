@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on SIGINT and SIGTERM, without raising them again at the end as uvicorn does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # as in tests; only the main thread may take signals
+            return
         handlers = {
             number: signal.signal(number, self.handle_exit)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -81,7 +85,7 @@ def serve(
         else:
             told = {"config": str(config_path) if config_path else None, "options": options}
             os.environ[_WORKER] = json.dumps(told)
-            settings_of_all = _uvicorn_config("pilotfish.gateway.serve:worker", settings)
+            settings_of_all = uvicorn_config("pilotfish.gateway.serve:worker", settings)
             settings_of_all.workers = settings.workers
             Multiprocess(settings_of_all, sockets=[listener]).run()
     finally:
@@ -132,7 +136,7 @@ def url_of(listener: socket.socket, host: str) -> str:
 
 
 def _serve_here(app: App, settings: ServeSettings, listener: socket.socket) -> None:
-    server = Server(_uvicorn_config(app, settings))
+    server = Server(uvicorn_config(app, settings))
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked at again
     try:
@@ -144,7 +148,8 @@ def _serve_here(app: App, settings: ServeSettings, listener: socket.socket) -> N
         raise app.failure
 
 
-def _uvicorn_config(app: App | str, settings: ServeSettings) -> uvicorn.Config:
+def uvicorn_config(app: App | str, settings: ServeSettings) -> uvicorn.Config:
+    """What uvicorn is told: our protocol, no log of its own, the settings' times."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         factory=isinstance(app, str),
