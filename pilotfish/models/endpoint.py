@@ -45,7 +45,8 @@ class OpenAISettings(RemoteSettings, kw_only=True, frozen=True):
         api_key_env: The environment variable that holds the key. Without a value no key is sent, which is
             right for local servers; OpenAI's own endpoint then answers with an error.
         connect_timeout: Seconds until connected.
-        read_timeout: Seconds until the first byte, and between two pieces of an answer.
+        read_timeout: Seconds between two pieces of an answer, and until the first byte unless
+            ``first_byte_timeout`` says otherwise.
         headers: Further headers; a value ``"$NAME"`` is read from the environment variable ``NAME``.
         stream_usage: Ask for the usage at the end of a stream; a few old servers refuse that.
     """
@@ -191,6 +192,7 @@ class Endpoint:
             address,
             connect_timeout=self.settings.connect_timeout,
             read_timeout=self.settings.read_timeout,
+            first_byte_timeout=self.settings.first_byte_timeout,
         )
 
     def _headers(self) -> dict[str, str]:

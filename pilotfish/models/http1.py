@@ -52,13 +52,22 @@ class Pool:
     Args:
         address: Where to connect.
         connect_timeout: Seconds until connected, TLS included.
-        read_timeout: Seconds until the first byte, and between two pieces of an answer.
+        read_timeout: Seconds between two pieces of an answer.
+        first_byte_timeout: Seconds until the first byte; default as between two pieces.
     """
 
-    def __init__(self, address: Address, *, connect_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        first_byte_timeout: float | None = None,
+    ) -> None:
         self.address = address
         self.connect_timeout = connect_timeout
         self.read_timeout = read_timeout
+        self.first_byte_timeout = first_byte_timeout or read_timeout
         self.closed = False
         self._idle: deque[_Connection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
@@ -180,24 +189,31 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def watch(self) -> None:
-        """From now on, silence for longer than the read timeout ends the exchange.
+        """From now on, silence for too long ends the exchange.
 
-        One timer serves many requests: it is moved on only when it fires, at no cost per request.
+        One timer serves many requests: it is moved on only when it fires, at no cost per request. It
+        fires at least as often as the shorter of the two limits says, since the next wait may be
+        for the other.
         """
         self._quiet_since = self.loop.time()
         if self._timer is None:
-            self._timer = self.loop.call_later(self.pool.read_timeout, self._check)
+            self._arm(self.pool.read_timeout)
+
+    def _arm(self, seconds: float) -> None:
+        shortest = min(seconds, self.pool.read_timeout, self.pool.first_byte_timeout)
+        self._timer = self.loop.call_later(shortest, self._check)
 
     def _check(self) -> None:
         self._timer = None
         answer = self._answer
         if answer is None or not answer.waiting:
             return
-        left = self._quiet_since + self.pool.read_timeout - self.loop.time()
+        limit = self.pool.read_timeout if self.heard else self.pool.first_byte_timeout
+        left = self._quiet_since + limit - self.loop.time()
         if left > 0:
-            self._timer = self.loop.call_later(left, self._check)
+            self._arm(left)
             return
-        answer.fail(Silent(f"nothing came for {self.pool.read_timeout:g} s"))
+        answer.fail(Silent(f"nothing came for {limit:g} s"))
         self.abort()
 
     def hold(self, back: bool) -> None:

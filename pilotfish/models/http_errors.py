@@ -133,7 +133,7 @@ def transport_error(
     if isinstance(error, Silent):
         lost: ModelError = Unavailable(
             f"{who} was silent for longer than read_timeout: {words}.",
-            remedy="Raise read_timeout, or ask for a stream.",
+            remedy="Raise read_timeout (or first_byte_timeout), or ask for a stream.",
         )
         return Again(lost) if retry_lost else lost
     if isinstance(error, NotHttp) and not started:

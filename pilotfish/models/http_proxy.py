@@ -41,14 +41,23 @@ class ProxiedClient:
     Args:
         address: The endpoint.
         connect_timeout: Seconds until connected.
-        read_timeout: Seconds until the first byte, and between two pieces of an answer.
+        read_timeout: Seconds between two pieces of an answer; of the two limits the longer counts there.
+        first_byte_timeout: Seconds until the first byte; default as between two pieces.
     """
 
-    def __init__(self, address: Address, *, connect_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        first_byte_timeout: float | None = None,
+    ) -> None:
+        self._first_byte_timeout = first = first_byte_timeout or read_timeout
         self._origin = f"{'https' if address.tls else 'http'}://{address.netloc}"
         self._client = httpx.AsyncClient(
             verify=address.tls or False,
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=None),
+            timeout=httpx.Timeout(max(read_timeout, first), connect=connect_timeout, pool=None),
             limits=httpx.Limits(max_connections=None),
         )
 
@@ -57,8 +66,12 @@ class ProxiedClient:
         asked = self._client.build_request(
             "POST", self._origin + target, headers=dict(headers), content=body
         )
-        with _translated():
-            return _Response(await self._client.send(asked, stream=True))
+        try:
+            async with asyncio.timeout(self._first_byte_timeout):
+                with _translated():
+                    return _Response(await self._client.send(asked, stream=True))
+        except TimeoutError:
+            raise Silent(f"nothing came for {self._first_byte_timeout:g} s") from None
 
     def close(self) -> None:
         """Close every connection, in the background."""

@@ -49,8 +49,8 @@ class RemoteSettings(msgspec.Struct, kw_only=True, frozen=True):
         concurrency: Requests under way at once, per event loop (>= 1).
         total_timeout: For one answer with all its retries and waits, counted from the moment it gets one
             of the ``concurrency`` places. A deadline of the caller that is sooner counts instead.
-        first_byte_timeout: Until the first byte of an answer, where the backend can tell it from the time
-            between two pieces; default: as that.
+        first_byte_timeout: Until the first byte of an answer, where the backend can tell it from the
+            time between two pieces (``openai`` does); default: as that.
         max_retries: Further attempts after the first (0: never ask again).
         first_delay: Upper end of the first random wait; doubles with each retry.
         max_delay: Where the doubling stops.

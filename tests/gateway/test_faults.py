@@ -109,6 +109,9 @@ def world() -> Iterator[World]:
         world.toml += remote("lost", lost, read_timeout=60.0)
         dripping = server("dripping", WORDS, faults=itertools.repeat("slow-drip"), drip_seconds=0.2)
         world.toml += remote("dripping", dripping)
+        thinking = server("thinking", WORDS, latency=0.8)
+        world.toml += remote("hurried", thinking, first_byte_timeout=0.3, read_timeout=30.0)
+        world.toml += remote("trusted", thinking, first_byte_timeout=30.0, read_timeout=0.3)
         stuck = server("stuck", WORDS, faults=itertools.repeat("hang"))
         world.toml += remote("stuck", stuck, read_timeout=60.0)
         head = "[serve]\nmax_active = 40\n"
@@ -209,6 +212,15 @@ def test_a_slow_drip_ends_at_the_clients_deadline(world: World, stream: bool) ->
     else:
         assert response.status_code in (503, 504)
     wait_for(lambda: server.abandoned == before + 1 and not server.active)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_first_byte_has_a_timeout_of_its_own(world: World, stream: bool) -> None:
+    began = time.monotonic()
+    assert world.chat("hurried", stream=stream).status_code == 503
+    assert time.monotonic() - began < 5
+    # The other way round: much patience until the first byte, little after it.
+    assert world.chat("trusted", stream=stream).status_code == 200
 
 
 def test_the_deadline_is_passed_downstream(world: World) -> None:
