@@ -96,7 +96,7 @@ class Gateway:
         recorder.start()
         checks = Checks(
             served,
-            lambda check: store.checks.add(stored_check(check, texts=settings.store_texts)),
+            lambda check: store.checks.add(stored_check(check, recorder.text)),
             share=settings.check_share,
         )
         return cls(config, settings, store, served, access, admission, recorder, checks)
@@ -144,11 +144,11 @@ def find_function(name: str) -> Callable[[str], str]:
     return function
 
 
-def stored_check(check: Check, *, texts: bool) -> StoredCheck:
-    """A check as the store keeps it, with or without the answers' texts."""
+def stored_check(check: Check, text: Callable[[str | None], str | None]) -> StoredCheck:
+    """A check as the store keeps it, its texts as they may be kept."""
     values = dataclasses.asdict(check)
-    if not texts:
-        values |= {"small_answer": None, "large_answer": None}
+    for name in ("small_answer", "large_answer"):
+        values[name] = text(values[name])
     return StoredCheck(**values)
 
 

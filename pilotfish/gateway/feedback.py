@@ -35,7 +35,8 @@ async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
         raise Refusal(
             400, "invalid_value", "Got none of label, score and comment, but expected one at least."
         )
-    entry = Feedback(said.request_id, said.label or "", said.score, said.comment or "", caller.id)
+    comment = gateway.recorder.text(said.comment) or ""
+    entry = Feedback(said.request_id, said.label or "", said.score, comment, caller.id)
     await asyncio.to_thread(gateway.store.feedback.add, entry)
     body = msgspec.json.encode({"object": "feedback", "request_id": said.request_id})
     await reply(scope, send, body, "application/json")
