@@ -7,10 +7,10 @@ event loop each return to it can cost milliseconds (5 ms is Python's switch inte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -124,29 +124,38 @@ class Traffic:
             "latency_histogram = excluded.latency_histogram"
         )
 
-    def add(self, exchanges: Sequence[Exchange], *, again: bool = False) -> None:
+    def add(self, exchanges: Iterable[Exchange]) -> None:
         """Write exchanges and their minutes, all or none; durable on return.
-
-        Args:
-            exchanges: Any number; some hundreds at once are fastest.
-            again: They may be there already (a connection broke before the database could say that it
-                had written); those that are, are left out.
 
         Raises:
             StoreError: They could not be written; none of them was. Also when one of them holds
                 something that is no JSON value, or has the id of another.
         """
-        if again:
-            known = self._known([x.id for x in exchanges])
-            exchanges = [x for x in exchanges if x.id not in known]
-        if not exchanges:
-            return
         group = Group(exchanges)
+        for error in group.refused.values():
+            raise error
+        self.write(group)
+
+    def write(self, group: Group, *, again: bool = False) -> None:
+        """Write a group and its minutes, all or none; durable on return.
+
+        Args:
+            group: Some hundreds at once are fastest.
+            again: They may be there already (a connection broke before the database could say that it
+                had written); those that are, are left out.
+
+        Raises:
+            StoreError: They could not be written; none of them was.
+        """
+        if again:
+            group = group.without(self._known(group.rows))
+        if not group.rows:
+            return
+        remaining = iter(group.rows.values())
         with self._database.write() as connection:
-            for start in range(0, len(group.rows), _ROWS_PER_INSERT):
-                rows = group.rows[start : start + _ROWS_PER_INSERT]
-                values = tuple(value for row in rows for value in row)
+            while rows := list(islice(remaining, _ROWS_PER_INSERT)):
                 marks = ", ".join([self._row] * len(rows))
+                values = tuple(chain.from_iterable(rows))
                 connection.exec_driver_sql(self._insert + marks, values)
             self._sum_up(connection, group)
 
@@ -162,7 +171,7 @@ class Traffic:
             rows.append((*key, *(getattr(sums, name) for name in ADDED), histogram.pack()))
         connection.exec_driver_sql(self._upsert, rows)
 
-    def _known(self, ids: Sequence[str]) -> set[str]:
+    def _known(self, ids: Iterable[str]) -> set[str]:
         found: set[str] = set()
         remaining = iter(ids)
         while page := list(islice(remaining, 500)):
@@ -176,7 +185,7 @@ class Traffic:
         query = sa.select(*_COLUMNS).where(TRAFFIC.c.request_id == request_id)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _recorded(row)
+        return None if row is None else recorded(row)
 
     def recent(
         self, limit: int = 50, *, asked: str | None = None, failed: bool | None = None
@@ -195,7 +204,7 @@ class Traffic:
             query = query.where(TRAFFIC.c.status >= 400 if failed else TRAFFIC.c.status < 400)
         with self._database.read() as connection:
             rows: list[Sequence[Any]] = list(connection.execute(query))
-        return [_recorded(row) for row in rows]
+        return [recorded(row) for row in rows]
 
     def count(self) -> int:
         """How many requests there are."""
@@ -266,7 +275,8 @@ class Traffic:
                 yield Minute(*[*values, Histogram.unpack(histogram)])
 
 
-def _recorded(row: Sequence[Any]) -> Recorded:
+def recorded(row: Sequence[Any]) -> Recorded:
+    """A row of the table's columns without ``id``, as the store gives it."""
     *values, request, completion = row
     asked = None if request is None else from_dict(Request, _json(request))
     answered = None if completion is None else from_dict(Completion, _json(completion))

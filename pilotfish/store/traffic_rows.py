@@ -9,7 +9,7 @@ two hand-overs of the interpreter's lock.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from math import isfinite
@@ -125,27 +125,36 @@ class Group:
     """Exchanges that are written together: their rows, and their sums by minute.
 
     Args:
-        exchanges: With ids that are not in the store yet.
+        exchanges: The second one of an id is left out.
 
     Attributes:
-        rows: One tuple for each exchange, in the order of the table's columns without ``id``.
+        rows: Id to the row, a tuple in the order of the table's columns without ``id``.
         minutes: Key of the minute's row to its :class:`Sums`.
-
-    Raises:
-        StoreError: A record holds something that is no JSON value; names the request.
+        refused: Id to the error of each exchange that holds something that is no JSON value.
     """
 
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: dict[str, tuple[Any, ...]] = {}
         self.minutes: dict[tuple[Any, ...], Sums] = {}
+        self.refused: dict[str, StoreError] = {}
+        self._exchanges: dict[str, Exchange] = {}
         for exchange in exchanges:
+            if exchange.id in self.rows:
+                continue
             try:
                 self._add(exchange)
             except (TypeError, ValueError, RecursionError) as error:
-                raise StoreError(
+                # Without its cause, which would quote the texts.
+                self.refused[exchange.id] = StoreError(
                     f"The exchange {exchange.id} cannot be written: {type(error).__name__} in its "
                     "request or answer, but expected JSON values."
-                ) from None  # the cause would quote the texts
+                )
+            else:
+                self._exchanges[exchange.id] = exchange
+
+    def without(self, ids: Collection[str]) -> Group:
+        """The group without these exchanges."""
+        return Group(x for x in self._exchanges.values() if x.id not in ids)
 
     def _add(self, x: Exchange) -> None:
         request, completion = x.request, x.completion
@@ -161,29 +170,27 @@ class Group:
             cached = _count(usage.cached_tokens)
             if completion.decisions:
                 reason = decided(completion)
-        self.rows.append(
-            (
-                x.id,
-                x.time,
-                label(x.caller),
-                task,
-                asked,
-                x.endpoint,
-                model,
-                x.streamed,
-                x.status,
-                label(x.error),
-                prompt,
-                answered,
-                cached,
-                cost,
-                baseline,
-                latency,
-                x.first_byte,
-                reason,
-                None if request is None else pack(request),
-                None if completion is None else pack(completion),
-            )
+        self.rows[x.id] = (
+            x.id,
+            x.time,
+            label(x.caller),
+            task,
+            asked,
+            x.endpoint,
+            model,
+            x.streamed,
+            x.status,
+            label(x.error),
+            prompt,
+            answered,
+            cached,
+            cost,
+            baseline,
+            latency,
+            x.first_byte,
+            reason,
+            None if request is None else pack(request),
+            None if completion is None else pack(completion),
         )
         # Names that nothing is served under are whatever a client sends: they must not make rows.
         known = asked if x.error != "model_not_found" else ""
