@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from pilotfish import __version__
 from pilotfish.errors import StoreError
-from pilotfish.store import gateway_schema
+from pilotfish.store import gateway_schema, loop_schema
 from pilotfish.store.columns import Id, Text, Time
 
 # PostgreSQL indexes at most 2,704 bytes a row: two names, at six bytes for an escaped character.
@@ -122,8 +122,12 @@ def _create_gateway_tables(connection: sa.Connection) -> None:
     gateway_schema.METADATA.create_all(connection)
 
 
+def _create_loop_tables(connection: sa.Connection) -> None:
+    loop_schema.METADATA.create_all(connection)
+
+
 Step = Callable[[sa.Connection], None]
-STEPS: tuple[Step, ...] = (_create_tables, _create_gateway_tables)
+STEPS: tuple[Step, ...] = (_create_tables, _create_gateway_tables, _create_loop_tables)
 
 
 def version_of(connection: sa.Connection) -> int:

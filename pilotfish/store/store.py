@@ -22,10 +22,12 @@ from pilotfish.records import Completion, Decision, Request, from_dict
 from pilotfish.store.database import Database, Durable
 from pilotfish.store.encoding import json_text, pack_json, pack_record, unpack_json
 from pilotfish.store.feedback import CheckLog, FeedbackLog
+from pilotfish.store.ledger import Ledger
 from pilotfish.store.runs import Heart, Run, open_run
 from pilotfish.store.schema import CALLS, DECISIONS, check_names
 from pilotfish.store.statistics import Statistics
 from pilotfish.store.traffic import Traffic
+from pilotfish.store.versions import Versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,6 +96,8 @@ class Store:
         traffic: What was asked of the gateway.
         feedback: What callers said about its answers.
         checks: Where a small model's answer was held against the large one's.
+        versions: Learned tasks, their versions, and who answers.
+        ledger: The books of the loop: cursor, days, forgetting.
     """
 
     def __init__(self, database: Database) -> None:
@@ -103,6 +107,8 @@ class Store:
         self.feedback = FeedbackLog(database)
         self.checks = CheckLog(database)
         self.statistics = Statistics(database)
+        self.versions = Versions(database)
+        self.ledger = Ledger(database)
 
     @property
     def url(self) -> str:

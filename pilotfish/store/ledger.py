@@ -1,0 +1,289 @@
+"""The loop's books: how far traffic was read, what each task came to per day, and forgetting.
+
+Whoever follows the traffic keeps a cursor and commits it together with everything that was concluded from
+the rows before it: states, sums of the day, checks. So a process that is killed anywhere goes on from its
+last commit and counts nothing twice.
+
+On PostgreSQL several gateways write at once, and a row with a smaller number may become visible after one
+with a larger. The cursor remembers the numbers that were missing and looks for them again for a minute;
+SQLite has one writer, and no gaps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from pilotfish.records import canonical_json
+from pilotfish.store.database import Database
+from pilotfish.store.encoding import pack_json, unpack_json
+from pilotfish.store.feedback import Check
+from pilotfish.store.gateway_schema import CHECKS, FEEDBACK, MAX_LABEL, TRAFFIC
+from pilotfish.store.loop_schema import DAYS, EVENTS, LESSONS, STATES
+from pilotfish.store.schema import CALLS
+from pilotfish.store.traffic import Recorded, recorded
+
+GAP_SECONDS = 60.0
+MOST_GAPS = 1_000
+_PAGE = 400  # parameters in a statement
+
+
+@dataclass
+class Cursor:
+    """How far traffic was read.
+
+    Attributes:
+        last: The highest row number that was seen.
+        gaps: Numbers below it that were missing, with the time when that was noticed.
+    """
+
+    last: int = 0
+    gaps: dict[int, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"last": self.last, "gaps": [[n, t] for n, t in self.gaps.items()]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | None) -> Cursor:
+        """Inverse of :meth:`to_dict`; None is the beginning."""
+        if not values:
+            return cls()
+        return cls(int(values["last"]), {int(n): float(t) for n, t in values["gaps"]})
+
+
+@dataclass
+class Day:
+    """What one task came to on one day (UTC); also a change that is added to it.
+
+    Attributes:
+        task: Its name.
+        day: Days since 1970.
+        requests: Answered requests.
+        small: Of these, answered small.
+        spent: US dollars of the answers, where known.
+        baseline: US dollars that the large model would have cost for the same requests.
+        unknown: Requests for which one of the two is unknown; they are in neither sum.
+        checks: Small answers that were also asked of the large model.
+        disagreed: Of these, answered differently.
+        checks_cost: US dollars of the checks.
+        lessons: Answers that were bought to learn and to certify.
+        lessons_cost: US dollars of these.
+        judge_cost: US dollars of judges.
+    """
+
+    task: str
+    day: int
+    requests: int = 0
+    small: int = 0
+    spent: float = 0.0
+    baseline: float = 0.0
+    unknown: int = 0
+    checks: int = 0
+    disagreed: int = 0
+    checks_cost: float = 0.0
+    lessons: int = 0
+    lessons_cost: float = 0.0
+    judge_cost: float = 0.0
+
+    @property
+    def saving(self) -> float:
+        """US dollars saved, net of checks, lessons and judges; over requests of known cost."""
+        extra = self.checks_cost + self.lessons_cost + self.judge_cost
+        return self.baseline - self.spent - extra
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"saving": self.saving}
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was deleted, and what may still remember it.
+
+    Attributes:
+        requests: Rows of the traffic.
+        calls: Stored answers to the same questions.
+        remarks: Checks and feedback.
+        versions: Task and version of what learned from the requests.
+    """
+
+    requests: int
+    calls: int
+    remarks: int
+    versions: list[tuple[str, int]]
+
+
+_ADDED = [f.name for f in fields(Day) if f.name not in ("task", "day")]
+
+
+class Ledger:
+    """The books of one store; safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def state(self, name: str) -> Any:
+        """The JSON value that was committed under a name, or None."""
+        query = sa.select(STATES.c.value).where(STATES.c.name == name)
+        with self._database.read() as connection:
+            blob = connection.execute(query).scalar()
+        return None if blob is None else unpack_json(blob)
+
+    def traffic_after(self, cursor: Cursor, limit: int = 500) -> tuple[list[Recorded], Cursor]:
+        """The next requests in the order of their numbers, and the cursor behind them."""
+        table = TRAFFIC.c
+        columns = [table.id, *(column for column in table if column.name != "id")]
+        new = sa.select(*columns).where(table.id > cursor.last).order_by(table.id).limit(limit)
+        gaps = list(cursor.gaps)[:_PAGE]
+        with self._database.read() as connection:
+            rows = connection.execute(new).all()
+            late: Sequence[sa.Row[Any]] = []
+            if gaps:
+                found = sa.select(*columns).where(table.id.in_(gaps)).order_by(table.id)
+                late = connection.execute(found).all()
+        now = time.time()
+        kept = {n: t for n, t in cursor.gaps.items() if now - t < GAP_SECONDS}
+        for row in late:
+            kept.pop(row[0], None)
+        last = rows[-1][0] if rows else cursor.last
+        if not self._database.is_sqlite and cursor.last:
+            missing = set(range(cursor.last + 1, last + 1)) - {row[0] for row in rows}
+            kept.update(dict.fromkeys(sorted(missing)[-MOST_GAPS:], now))
+        return [recorded(row[1:]) for row in (*late, *rows)], Cursor(last, kept)
+
+    def commit(
+        self,
+        states: Mapping[str, Any],
+        days: Iterable[Day] = (),
+        checks: Sequence[Check] = (),
+    ) -> None:
+        """Write states, add to days, and append checks, in one transaction; a request is checked once."""
+        now = time.time()
+        with self._database.write() as connection:
+            for name, value in states.items():
+                insert = self._database.insert(STATES).values(
+                    name=name, time=now, value=pack_json(value)
+                )
+                changes = {"time": insert.excluded.time, "value": insert.excluded.value}
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=["name"], set_=changes)
+                )
+            for day in sorted(days, key=lambda d: (d.task, d.day)):
+                added = self._database.insert(DAYS).values(**asdict(day))
+                sums = {name: DAYS.c[name] + added.excluded[name] for name in _ADDED}
+                connection.execute(
+                    added.on_conflict_do_update(index_elements=["task", "day"], set_=sums)
+                )
+            for check in checks:
+                known = sa.select(CHECKS.c.id).where(CHECKS.c.request_id == check.request_id)
+                if connection.execute(known).first() is None:
+                    row = dict(zip((f.name for f in fields(Check)), astuple(check), strict=True))
+                    row |= {name: row[name][:MAX_LABEL] for name in ("asked", "small", "large")}
+                    connection.execute(sa.insert(CHECKS).values(row))
+
+    def checks_of(self, request_ids: Sequence[str]) -> dict[str, Check]:
+        """The checks of these requests that are known, by request id."""
+        columns = [CHECKS.c[f.name] for f in fields(Check)]
+        found: dict[str, Check] = {}
+        for start in range(0, len(request_ids), _PAGE):
+            page = request_ids[start : start + _PAGE]
+            query = sa.select(*columns).where(CHECKS.c.request_id.in_(page))
+            with self._database.read() as connection:
+                for row in connection.execute(query):
+                    found.setdefault(row.request_id, Check(*row))
+        return found
+
+    def days(self, task: str | None = None, since: int = 0) -> list[Day]:
+        """The account, oldest first.
+
+        Args:
+            task: Only this task's.
+            since: First day, in days since 1970.
+        """
+        columns = [DAYS.c[f.name] for f in fields(Day)]
+        query = sa.select(*columns).where(DAYS.c.day >= since).order_by(DAYS.c.day, DAYS.c.task)
+        if task is not None:
+            query = query.where(DAYS.c.task == task)
+        with self._database.read() as connection:
+            return [Day(*row) for row in connection.execute(query)]
+
+    def forget(self, *, user: str = "", request_id: str = "") -> Forgotten:
+        """Delete a user's requests, or one request, with all that was stored of them.
+
+        The sums by minute and day stay: they hold numbers only. Artifacts are not changed; those that
+        learned from the requests are named.
+
+        Args:
+            user: The ``user`` of the requests, or the id of the API key.
+            request_id: One request.
+        """
+        ids: list[str] = []
+        asked: set[str] = set()
+        table = TRAFFIC.c
+        columns = [column for column in table if column.name != "id"]
+        last = 0
+        while True:
+            query = sa.select(table.id, *columns).where(table.id > last).order_by(table.id)
+            if request_id:
+                query = query.where(table.request_id == request_id)
+            with self._database.read() as connection:
+                rows = connection.execute(query.limit(1000)).all()
+            if not rows:
+                break
+            last = rows[-1][0]
+            for row in (recorded(row[1:]) for row in rows):
+                whose = {row.caller, row.request.user if row.request else ""}
+                if request_id or (user and user in whose):
+                    ids.append(row.id)
+                    if row.request is not None:
+                        asked.add(canonical_json(list(row.request.messages)))
+        return self._delete(ids, asked)
+
+    def _delete(self, ids: Sequence[str], asked: set[str]) -> Forgotten:
+        calls = self._calls_about(asked)
+        remarks = 0
+        versions: set[tuple[str, int]] = set()
+        with self._database.write() as connection:
+            for start in range(0, len(ids), _PAGE):
+                page = list(ids[start : start + _PAGE])
+                lessons = sa.select(LESSONS.c.task, LESSONS.c.version).distinct()
+                found = connection.execute(lessons.where(LESSONS.c.request_id.in_(page)))
+                versions |= {(row.task, row.version) for row in found}
+                for other in (CHECKS, FEEDBACK):
+                    gone = connection.execute(sa.delete(other).where(other.c.request_id.in_(page)))
+                    remarks += gone.rowcount
+                for other in (LESSONS, TRAFFIC):
+                    connection.execute(sa.delete(other).where(other.c.request_id.in_(page)))
+            for start in range(0, len(calls), _PAGE):
+                page_of_calls = calls[start : start + _PAGE]
+                connection.execute(sa.delete(CALLS).where(CALLS.c.id.in_(page_of_calls)))
+            for task, version in sorted(versions):
+                connection.execute(
+                    sa.insert(EVENTS).values(
+                        time=time.time(), task=task, version=version, kind="forgotten",
+                        evidence=pack_json({"requests": len(ids)}),
+                    )
+                )  # fmt: skip
+        return Forgotten(len(ids), len(calls), remarks, sorted(versions))
+
+    def _calls_about(self, asked: set[str]) -> list[int]:
+        """Numbers of the stored calls with one of these lists of messages."""
+        found: list[int] = []
+        last = 0
+        while asked:
+            query = sa.select(CALLS.c.id, CALLS.c.request).where(CALLS.c.id > last)
+            with self._database.read() as connection:
+                rows = connection.execute(query.order_by(CALLS.c.id).limit(1000)).all()
+            if not rows:
+                break
+            last = rows[-1][0]
+            for row in rows:
+                messages = unpack_json(row.request).get("messages", [])
+                if canonical_json(list(messages)) in asked:
+                    found.append(row.id)
+        return found
