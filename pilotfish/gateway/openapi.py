@@ -1,8 +1,8 @@
 """``/openapi.json``: the gateway's interface as an OpenAPI 3.1 document, for generators and tests.
 
 Request bodies are described by the types that check them, answers by those below; msgspec turns both into
-JSON Schema. They name what the gateway itself reads or writes; everything else that a request or an answer
-carries is passed through, so every object allows further fields.
+JSON Schema. They name what the gateway itself reads or writes; everything else that a request or an
+answer carries is passed through, so every object allows further fields.
 """
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ def _failures(
 ) -> tuple[Failure, ...]:
     """By status from the roll-up; by code as far as the newest errors tell."""
     query = sa.select(_M.status, _whole(_M.requests)).where(*within, ~_OK).group_by(_M.status)
-    left: dict[int, int] = dict(connection.execute(query).tuples().all())
+    left: dict[int, int] = {row[0]: row[1] for row in connection.execute(query)}
     if not left:
         return ()
     t = TRAFFIC.c
