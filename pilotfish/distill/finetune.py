@@ -73,11 +73,9 @@ class Shape(msgspec.Struct, frozen=True):
 
     def build(self) -> Any:
         """A BERT of this shape with weights that still have to be filled in."""
-        settings = msgspec.structs.asdict(self)
+        settings = msgspec.structs.asdict(self) | {"attn_implementation": "sdpa"}
         del settings["model_type"]
-        return BertModel(
-            BertConfig(**settings, attn_implementation="sdpa"), add_pooling_layer=False
-        )
+        return BertModel(BertConfig(**settings), add_pooling_layer=False)
 
 
 class Base(msgspec.Struct, frozen=True):

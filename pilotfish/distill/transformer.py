@@ -87,9 +87,10 @@ def _seconds(lesson: Lesson) -> float:
     _require()
     from pilotfish.distill.finetune import load_base, seconds_per_text
 
-    # Every fold leaves 1 / FOLDS of the texts out, and the last fit none: FOLDS times all texts.
-    texts = len(lesson.inputs) * FOLDS * EPOCHS[-1]
-    return texts * seconds_per_text(load_base(base_folder()), lesson)
+    # Every fold leaves 1 / FOLDS of the texts out, and the last fit none: FOLDS times all texts. Each fit
+    # also embeds them, and each setting is tried on what was left out, at a quarter of a step each.
+    passes = FOLDS * EPOCHS[-1] + (FOLDS + len(EPOCHS)) / 4
+    return len(lesson.inputs) * passes * seconds_per_text(load_base(base_folder()), lesson)
 
 
 TRANSFORMER = Recipe(_fit, _restore, _unavailable, settings=EPOCHS, folds=FOLDS, seconds=_seconds)
