@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,37 +30,13 @@ from pilotfish.models.labels import LabelModel
 from pilotfish.models.parse import parse_label, parse_labels, parse_rating
 from pilotfish.models.protocols import Model
 from pilotfish.records import Completion, Request
+from pilotfish.store.feedback import Check
+
+__all__ = ["Check", "Checks", "Form"]
 
 AT_ONCE = 4
 MOST_WAITING = 256  # answers that wait to be checked; more are let go, and counted
 SECONDS = 120.0  # for one answer of the large model
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison.
-
-    Attributes:
-        time: Seconds since the epoch.
-        request_id: Of the exchange that is checked.
-        asked: The served name.
-        small: The model that answered.
-        large: The model it is compared with.
-        small_answer: What the user got.
-        large_answer: What the large model said.
-        agreed: Whether they are the same answer.
-        cost: US dollars of the comparison, None when unknown.
-    """
-
-    time: float
-    request_id: str
-    asked: str
-    small: str
-    large: str
-    small_answer: str
-    large_answer: str
-    agreed: bool
-    cost: float | None
 
 
 class Checks:
@@ -154,7 +129,6 @@ class Checks:
         if other.tool_calls:
             return None
         return Check(
-            time=time.time(),
             request_id=request_id,
             asked=asked,
             small=completion.model,

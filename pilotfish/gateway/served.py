@@ -26,7 +26,9 @@ import msgspec
 
 from pilotfish.config import Config, Price
 from pilotfish.errors import ArtifactError, UnknownName
+from pilotfish.infer.fallback import Fallback
 from pilotfish.infer.trail import answer_usage
+from pilotfish.models.breaker import Breaker
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.catalogue import CATALOGUE, is_here, location
 from pilotfish.models.load import Models, is_composite, load_encoder, member_specs
@@ -171,6 +173,17 @@ class Served:
     def started(self) -> Mapping[str, Model]:
         """Everything that was started, members of composites included, by spec; for metrics."""
         return self._models.built()
+
+    def breakers(self) -> dict[str, Breaker]:
+        """The circuit breakers of what was started: by model, those of a chain as ``CHAIN/MEMBER``."""
+        found: dict[str, Breaker] = {}
+        for spec, model in self._models.built().items():
+            if isinstance(own := getattr(model, "breaker", None), Breaker):
+                found[spec] = own
+            if isinstance(model, Fallback):
+                names = (f"{spec}/{member.name}" for member in model.models)
+                found |= dict(zip(names, model.breakers, strict=False))
+        return found
 
     def baseline(
         self, name: str, completion: Completion, request: Request | None = None

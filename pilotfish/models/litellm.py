@@ -21,6 +21,7 @@ from typing import Any
 
 from pilotfish.config import Config
 from pilotfish.errors import BadAnswer, ConfigError, MissingExtra, ModelError, Unavailable
+from pilotfish.models.breaker import Breaker
 from pilotfish.models.chat_format import StreamAssembler, chat_body, parse_chat
 from pilotfish.models.http_errors import status_error
 from pilotfish.models.openai import cache_identity
@@ -80,6 +81,11 @@ class LiteLLMModel:
                 "Got 'litellm:' without a model.", remedy="Write litellm:PROVIDER/MODEL"
             )
         return cls(rest, config=config, **settings)
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The circuit breaker, where one is set."""
+        return self._lane.breaker
 
     @property
     def identity(self) -> str:

@@ -26,6 +26,7 @@ import msgspec
 
 from pilotfish.config import Config
 from pilotfish.errors import BadAnswer, ConfigError, RequestRefused, Unavailable
+from pilotfish.models.breaker import Breaker
 from pilotfish.models.chat_format import StreamAssembler, chat_body, parse_chat
 from pilotfish.models.endpoint import OFFICIAL_URL, Endpoint, OpenAISettings
 from pilotfish.models.http_errors import provider_message, redact, status_error, transport_error
@@ -83,6 +84,11 @@ class OpenAIModel:
         if not rest:
             raise ConfigError("Got 'openai:' without a model.", remedy="Write openai:MODEL")
         return cls(rest, config=config, **settings)
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The circuit breaker, where one is set."""
+        return self._lane.breaker
 
     @property
     def identity(self) -> str:

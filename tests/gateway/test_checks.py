@@ -18,6 +18,7 @@ from pilotfish.infer.watch import is_checked
 from pilotfish.models.deadline import deadline
 from pilotfish.models.fake_server import FakeServer
 from pilotfish.records import Completion, Decision, Request
+from pilotfish.store.store import open_store
 from tests.contract_rows import artifact_folder
 
 REQUEST = Request.of("Is it spam?")
@@ -139,6 +140,19 @@ async def test_the_users_deadline_is_none_of_the_checks() -> None:
         await checks.aclose(20)
         await served.aclose()
     assert checks.done == 1
+
+
+async def test_a_check_reaches_the_store() -> None:
+    store = open_store("sqlite:///checks.db")
+    with FakeServer("yes") as server:
+        served = declared(server)
+        checks = Checks(served, store.checks.add, share=1.0)
+        checks.consider("req_1", "both", REQUEST, small())
+        await checks.aclose(20)
+        await served.aclose()
+    (check,) = store.checks.recent()
+    assert (check.request_id, check.agreed, check.large_answer) == ("req_1", True, "yes")
+    store.close()
 
 
 async def test_the_store_is_written_in_a_thread() -> None:

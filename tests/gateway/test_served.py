@@ -110,6 +110,28 @@ def test_unknown_and_default_names() -> None:
         declared(default="none")
 
 
+async def test_breakers_can_be_looked_at() -> None:
+    served = declared(
+        """
+        [models.remote]
+        backend = "openai"
+        base_url = "http://127.0.0.1:9/v1"
+        breaker = {}
+        [models.chain]
+        kind = "fallback"
+        models = ["remote", "fake:x"]
+        [models.plain]
+        backend = "fake"
+        """
+    )
+    assert served.breakers() == {}
+    for name in ("chain", "plain"):
+        await served.ready(name)
+    states = {name: breaker.state for name, breaker in served.breakers().items()}
+    assert states == dict.fromkeys(("remote", "chain/remote", "chain/fake"), "closed")
+    await served.aclose()
+
+
 class Slow(FakeModel):
     """A model that takes a while to load, in its own thread."""
 
