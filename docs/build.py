@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "PILOTFISH_CONFIG": "The configuration file, in place of `pilotfish.toml` in the working folder.",
     "PILOTFISH_STORE": "URL of the store; counts more than `store` of the file.",
     "PILOTFISH_CACHE": "Where `pilotfish pull` puts models and data sets.",
+    "PILOTFISH_WORKER": "Set by `pilotfish serve` for its own worker processes; not for you.",
 }
 
 
@@ -124,17 +125,27 @@ def settings_page() -> str:
     parts += [f"| `{name}` | {meaning} |" for name, meaning in ENVIRONMENT.items()]
     parts += ["", "Keys of remote models: see `api_key_env` below.\n", "## [models.NAME]\n"]
     parts.append("`backend` names one of the sections below, and `model` the model; the rest:\n")
-    for file in sorted((PACKAGE / "models").glob("*.py")):
+    parts += _settings_in("models")
+    parts.append("## [models.NAME] of a model made of models\n")
+    parts.append("`kind` names one of the sections below, and `models` its members; the rest:\n")
+    parts += _settings_in("infer")
+    parts += ["## [serve]\n", *_settings_in("gateway")]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _settings_in(room: str) -> Iterator[str]:
+    for file in sorted((PACKAGE / room).glob("*.py")):
         for node in ast.parse(file.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and _is_settings(node):
                 summary = _doc(node).split("\n\nAttributes:")[0]
-                parts += [f"### {node.name}\n", f"{_plain(summary)}\n", _fields(file, node.name)]
-    return "\n".join(parts).rstrip() + "\n"
+                yield from (f"### {node.name}\n", f"{_plain(summary)}\n")
+                yield _fields(file, node.name)
 
 
 def _is_settings(node: ast.ClassDef) -> bool:
     bases = {ast.unparse(base) for base in node.bases}
-    return node.name.endswith("Settings") and bool(bases & {"RemoteSettings", "msgspec.Struct"})
+    named = node.name.endswith("Settings") or node.name == "Rule"
+    return named and bool(bases & {"RemoteSettings", "msgspec.Struct"})
 
 
 def _check_environment() -> None:
