@@ -203,8 +203,12 @@ def pack(
     quality: Mapping[str, Any],
     result: Mapping[str, Any],
     report: str,
+    tensors: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
 ) -> Artifact:
-    """Write the artifact; an older one of ours at that place is replaced in one step."""
+    """Write the artifact; an older one of ours at that place is replaced in one step.
+
+    ``tensors`` are further arrays to keep with it, by file name without its suffix.
+    """
     settings, arrays, files = student_files(student)
     card = Card.new(
         name=name,
@@ -218,7 +222,7 @@ def pack(
     return save_artifact(
         folder,
         card,
-        tensors={"student": arrays},
+        tensors={"student": arrays, **(tensors or {})},
         json_files={"student.json": settings, "result.json": dict(result)},
         files={"report.html": report.encode("utf-8"), **files},
     )
