@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import pilotfish
+from pilotfish.cli.keys import keys
 from pilotfish.cli.models import models
 from pilotfish.cli.offload import offload
 from pilotfish.cli.pull import pull
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for verb in (offload, run, serve, show, pull, models):
     app.command()(verb)
+app.add_typer(keys)
 
 
 def _version(wanted: bool) -> None:

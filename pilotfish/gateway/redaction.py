@@ -37,10 +37,10 @@ _EMAIL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b", re.ASCII
 )
 _CARD = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-]|\.\d)")
-# International (+ and 8 to 15 digits, ITU-T E.164), or three to five groups as numbers are written.
+# International (+ and 8 to 15 digits, ITU-T E.164), or three groups as numbers are written.
 _PHONE = re.compile(
     r"(?<![\w.+])\+\d(?:[ ().-]{0,2}\d){7,14}(?!\d)"
-    r"|(?<![\w.+-])\(?0?\d{2,4}\)?[ .-]\d{3,4}[ .-]\d{3,4}(?![\w-]|\.\d)"
+    r"|(?<![\w.+-])(?<!\d[ .-])\(?0?\d{2,4}\)?[ .-]\d{3,4}[ .-]\d{3,4}(?![ .-]?\d)(?!\w)"
 )
 
 

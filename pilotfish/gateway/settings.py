@@ -24,7 +24,8 @@ class ServeSettings(msgspec.Struct, kw_only=True, frozen=True):
         workers: Processes that share the port.
         durable: An answer is not finished before its record is on disk.
         store_texts: Keep what was asked and answered; without, only numbers, names and decisions.
-        redact: ``"module:function"``, text to text, applied before anything is written; "": none.
+        redact: ``"patterns"`` (e-mail addresses, phone and card numbers, keys) or ``"module:function"``,
+            text to text, applied before anything is written; "": none.
         keys: Whether API keys are demanded: ``"auto"`` (when any key exists, or the host is not
             loopback), ``"required"`` or ``"off"``.
         default: The model for requests that name none; default: the only one there is.

@@ -76,16 +76,16 @@ class FeedbackLog:
         """Append feedback, durable on return; a later word on the same answer does not replace it.
 
         Raises:
-            InputError: The score is not in [0, 1], or the id or label is too long.
+            InputError: The score is not in [0, 1], or the id is too long.
             StoreError: It could not be written.
         """
         if entry.score is not None and not 0 <= entry.score <= 1:  # NaN too
             raise InputError(f"Got a score of {entry.score}, but expected 0 to 1.")
-        for what, text in (("request id", entry.request_id), ("label", entry.label)):
-            if len(text) > MAX_LABEL:
-                raise InputError(
-                    f"Got a {what} of {len(text)} characters, but expected at most {MAX_LABEL}."
-                )
+        if len(entry.request_id) > MAX_LABEL:  # it is indexed
+            raise InputError(
+                f"Got a request id of {len(entry.request_id)} characters, but expected at most "
+                f"{MAX_LABEL}."
+            )
         with self._database.write() as connection:
             row = zip((column.name for column in _FEEDBACK), astuple(entry), strict=True)
             connection.execute(sa.insert(FEEDBACK).values(dict(row)))

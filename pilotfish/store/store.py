@@ -9,7 +9,6 @@ read neither holds back the database's clean-up nor keeps rows in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
@@ -22,9 +21,12 @@ from pilotfish.records import Completion, Decision, Request, from_dict
 from pilotfish.store.database import Database, Durable
 from pilotfish.store.encoding import json_text, pack_json, pack_record, unpack_json
 from pilotfish.store.feedback import CheckLog, FeedbackLog
+from pilotfish.store.keys import Keys
 from pilotfish.store.ledger import Ledger
+from pilotfish.store.meters import Meters
 from pilotfish.store.runs import Heart, Run, open_run
 from pilotfish.store.schema import CALLS, DECISIONS, check_names
+from pilotfish.store.spending import Spending
 from pilotfish.store.statistics import Statistics
 from pilotfish.store.traffic import Traffic
 from pilotfish.store.versions import Versions
@@ -34,34 +36,6 @@ if TYPE_CHECKING:
 
 _KEYS_PER_QUERY = 500  # older SQLite allows 999 parameters in a statement
 _ROWS_PER_INSERT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What the calls of one model came to.
-
-    Attributes:
-        model: The model that answered.
-        calls: How many answers were paid for; those marked ``cached`` do not count again.
-        prompt_tokens: Sum over the calls, and so on.
-        completion_tokens: See above.
-        cached_tokens: See above.
-        known_cost: US dollars of the calls whose price is known.
-        unpriced: How many calls have an unknown price.
-    """
-
-    model: str
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    known_cost: float
-    unpriced: int
-
-    @property
-    def cost(self) -> float | None:
-        """US dollars of all calls; None as soon as one price is unknown."""
-        return None if self.unpriced else self.known_cost
 
 
 def open_store(url: str, *, durable: Durable = "process", timeout: float = 30.0) -> Store:
@@ -96,6 +70,8 @@ class Store:
         traffic: What was asked of the gateway.
         feedback: What callers said about its answers.
         checks: Where a small model's answer was held against the large one's.
+        keys: Who may use the gateway.
+        meters: How much each key has used.
         versions: Learned tasks, their versions, and who answers.
         ledger: The books of the loop: cursor, days, forgetting.
     """
@@ -106,6 +82,8 @@ class Store:
         self.traffic = Traffic(database)
         self.feedback = FeedbackLog(database)
         self.checks = CheckLog(database)
+        self.keys = Keys(database)
+        self.meters = Meters(database)
         self.statistics = Statistics(database)
         self.versions = Versions(database)
         self.ledger = Ledger(database)

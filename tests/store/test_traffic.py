@@ -356,7 +356,6 @@ def test_feedback(store):
         Feedback("r", score=1.1),
         Feedback("r", score=math.nan),
         Feedback("r" * 200),
-        Feedback("r", label="x" * 200),
     ],
 )
 def test_wrong_feedback_is_refused(store, wrong):
