@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import importlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pilotfish.config import Config
-from pilotfish.errors import ConfigError, PilotfishError
+from pilotfish.errors import PilotfishError
 from pilotfish.gateway.access import Access
 from pilotfish.gateway.admission import Admission
 from pilotfish.gateway.answer import Turn, Work
@@ -33,14 +33,15 @@ from pilotfish.gateway.model_list import PREFIX, list_models, show_model
 from pilotfish.gateway.openapi import ROUTES as OPENAPI
 from pilotfish.gateway.pages import Handler, Receive, Scope, Send, header, refuse
 from pilotfish.gateway.recorder import Recorder
+from pilotfish.gateway.redaction import find_redactor
 from pilotfish.gateway.refusals import Refusal, refusal_of
 from pilotfish.gateway.responses import responses
 from pilotfish.gateway.served import Served
 from pilotfish.gateway.settings import ServeSettings
-from pilotfish.store.feedback import Check as StoredCheck
 from pilotfish.store.store import Store, open_store
 
 _REMOTE = ("openai", "litellm")
+SWITCH_SECONDS = 0.0005
 
 
 @dataclass
@@ -91,12 +92,12 @@ class Gateway:
             store,
             durable=settings.durable,
             texts=settings.store_texts,
-            redact=find_function(settings.redact) if settings.redact else None,
+            redact=find_redactor(settings.redact),
         )
         recorder.start()
         checks = Checks(
             served,
-            lambda check: store.checks.add(stored_check(check, recorder.text)),
+            lambda check: store.checks.add(kept_check(check, recorder.text)),
             share=settings.check_share,
         )
         return cls(config, settings, store, served, access, admission, recorder, checks)
@@ -105,6 +106,8 @@ class Gateway:
         """Write what is left, and close everything."""
         await self.checks.aclose()
         await self.recorder.aclose()
+        await self.access.aclose()
+        await self.access.aclose()
         await self.served.aclose()
         await asyncio.to_thread(self.store.close)
 
@@ -124,32 +127,11 @@ def with_room(config: Config, settings: ServeSettings) -> Config:
     return dataclasses.replace(config, models=models)
 
 
-def find_function(name: str) -> Callable[[str], str]:
-    """The function that ``"module:function"`` names.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Got redact = {name!r}, which cannot be loaded: {error}.",
-            remedy='Expected "module:function", importable from where the gateway is started.',
-        ) from None
-    if not callable(found):
-        raise ConfigError(f"Got redact = {name!r}, which is no function.")
-    function: Callable[[str], str] = found
-    return function
-
-
-def stored_check(check: Check, text: Callable[[str | None], str | None]) -> StoredCheck:
-    """A check as the store keeps it, its texts as they may be kept."""
-    values = dataclasses.asdict(check)
-    for name in ("small_answer", "large_answer"):
-        values[name] = text(values[name])
-    return StoredCheck(**values)
+def kept_check(check: Check, text: Callable[[str | None], str | None]) -> Check:
+    """A check with its texts as they may be kept."""
+    return dataclasses.replace(
+        check, small_answer=text(check.small_answer), large_answer=text(check.large_answer)
+    )
 
 
 class App:
@@ -219,6 +201,8 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        # The recorder's thread must not keep the event loop waiting for Python's usual 5 ms.
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             self.gateway = await Gateway.open(self.config, self.settings)
         except PilotfishError as error:
