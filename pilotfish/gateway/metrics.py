@@ -249,6 +249,7 @@ class Collector:
         for name, words, value in (
             ("pilotfish_refused_requests", "Refused for want of a place.", admission.refused),
             ("pilotfish_recorder_lost_exchanges", "Records that were lost.", recorder.lost),
+            ("pilotfish_recorder_withheld_texts", "Records without texts.", recorder.withheld),
         ):
             counter = CounterMetricFamily(name, f"{words} Of this worker.", labels=("worker",))
             counter.add_metric(worker, value)

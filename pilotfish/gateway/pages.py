@@ -118,6 +118,13 @@ async def check_may_look(gateway: Any, scope: Scope) -> None:
             that is not this machine's.
     """
     caller = await gateway.access.admit(bearer(header(scope, b"authorization")) or None)
+    if not caller.admin and not caller.id:
+        raise Refusal(
+            401,
+            "admin_key_needed",
+            "Got no admin key, and the gateway does not listen to this machine alone.",
+            remedy="Create one: pilotfish keys create NAME --admin",
+        )
     if not caller.admin:
         raise Refusal(
             403,

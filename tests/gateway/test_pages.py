@@ -198,6 +198,22 @@ class Keys:
         return SimpleNamespace(id="k1", name="me", admin=authorization == "Bearer pf-admin")
 
 
+def test_admin_keys_open_the_pages_and_other_keys_do_not() -> None:
+    with serving(MODELS, keys="required") as running:
+        with open_store(running.store_url) as store:
+            admin, _ = store.keys.create("me", admin=True)
+            other, _ = store.keys.create("app")
+        for path in ("/dashboard", "/dashboard/data", "/metrics"):
+            refused = running.client.get(path)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Basic")
+            bearer = {"authorization": f"Bearer {other}"}
+            assert running.client.get(path, headers=bearer).status_code == 403
+            assert running.client.get(path, auth=("any", admin)).status_code == 200
+        for path in ("/healthz", "/readyz", "/openapi.json", "/dashboard/style.css"):
+            assert running.client.get(path).status_code == 200
+
+
 async def looked(
     access: Keys, method: str = "GET", **headers: str
 ) -> tuple[int, dict[str, str], bytes]:

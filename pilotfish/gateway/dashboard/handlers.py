@@ -81,6 +81,9 @@ async def _setting(gateway: Any, scope: Scope, look: Look) -> Setting:
     if gateway.recorder.lost:
         words = f"{gateway.recorder.lost} exchanges of this worker could not be written."
         notes.append(Note("bad", "Records were lost.", words))
+    if gateway.recorder.withheld:
+        words = f"{gateway.recorder.withheld} were kept without texts: the redact function failed."
+        notes.append(Note("warn", "Texts were withheld.", words))
     host = header(scope, b"host") or f"{gateway.settings.host}:{gateway.settings.port}"
     models = [row.name for row in gateway.served.names() if row.kind != "encoder"]
     keys = bool(header(scope, b"authorization"))
