@@ -31,7 +31,7 @@ from pilotfish.infer.trail import answer_usage
 from pilotfish.models.breaker import Breaker
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.catalogue import CATALOGUE, is_here, location
-from pilotfish.models.load import Models, is_composite, load_encoder, member_specs
+from pilotfish.models.load import Models, check_declared, is_composite, load_encoder, member_specs
 from pilotfish.models.protocols import Encoder, Model
 from pilotfish.records import Chunk, Completion, Request, Usage
 from pilotfish.store.card import CARD_NAME, MAX_CARD_BYTES, Card, read_json
@@ -91,6 +91,7 @@ class Served:
 
     def __init__(self, config: Config, *, default: str = "", folder: Path | None = None) -> None:
         self.config = config
+        check_declared(config)
         self.skipped: list[str] = []
         self._models = Models(config)
         self._encoders: dict[str, Encoder] = {}

@@ -100,8 +100,7 @@ class Models:
         language_models = _language_models()
         if spec in language_models:
             return self._start("llama.cpp", spec, settings)
-        known = [*self.config.models, *language_models, *(f"{name}:..." for name in BACKENDS)]
-        raise UnknownName("model", spec, known)
+        raise UnknownName("model", spec, _known(self.config))
 
     def _start(self, backend: str, rest: str, settings: Mapping[str, Any]) -> Model:
         model: Model = BACKENDS.load(backend).from_spec(rest, dict(settings), self.config)
@@ -192,6 +191,30 @@ def check_acyclic(spec: str, config: Config, larges: Mapping[str, str]) -> None:
         seen.add(name)
 
     visit(spec, ())
+
+
+def check_declared(config: Config) -> None:
+    """Check the names in every ``[models.NAME]``, starting nothing: at once, and not when one is asked.
+
+    Raises:
+        UnknownName: A backend, kind or member that there is not.
+        ConfigError: A table is wrong, or a model is a member of itself.
+    """
+    for name, table in config.models.items():
+        if not is_composite(name, config):
+            BACKENDS[str(table["backend"])]
+            continue
+        COMPOSITES[str(table["kind"])]
+        for spec in member_specs(name, config):
+            backend, colon, _ = spec.partition(":")
+            known = spec in config.models or (colon and backend in BACKENDS)
+            if not known and spec not in _language_models():
+                raise UnknownName("model", spec, _known(config))
+        check_acyclic(name, config, {})
+
+
+def _known(config: Config) -> list[str]:
+    return [*config.models, *_language_models(), *(f"{name}:..." for name in BACKENDS)]
 
 
 def _needs(name: str, config: Config, larges: Mapping[str, str]) -> Iterator[str]:

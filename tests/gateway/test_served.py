@@ -110,6 +110,22 @@ def test_unknown_and_default_names() -> None:
         declared(default="none")
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("", "has no backend"),
+        ("backend = 'opnai'", "Did you mean 'openai'"),
+        ("kind = 'cascad'\nmodels = ['fake:x']", "Did you mean 'cascade'"),
+        ("kind = 'cascade'\nmodels = ['smal', 'fake:x']", "Did you mean 'small'"),
+        ("kind = 'cascade'\nmodels = ['small', 'it']", "it -> it"),
+        ("kind = 'fallback'", "models = None"),
+    ],
+)
+def test_a_wrong_table_is_said_at_the_start(table: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        declared(f"[models.small]\nbackend = 'fake'\n[models.it]\n{table}")
+
+
 async def test_breakers_can_be_looked_at() -> None:
     served = declared(
         """
