@@ -69,7 +69,12 @@ class Trail:
         self._lost_seconds += seconds
 
     def refuse(
-        self, answer: Completion, model: str, reason: str, score: float | None, threshold: float
+        self,
+        answer: Completion,
+        model: str,
+        reason: str,
+        score: float | None,
+        threshold: float | None,
     ) -> None:
         """A member's answer was not good enough."""
         self._refused.append(answer)
