@@ -288,11 +288,44 @@ CONFIDENCES = {
     "least_probability": 0.4,
 }
 
+@dataclass(frozen=True)
+class PredictorRow:
+    """What a quality predictor needs to be fitted on a small pool; some look at no text."""
+
+    settings: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    reads_texts: bool = True
+
+
+PREDICTORS = {
+    "stacked": PredictorRow(),
+    "average": PredictorRow(reads_texts=False),
+    "knn": PredictorRow(lambda folder: {"k": 10}),
+    "linear": PredictorRow(),
+    "logistic": PredictorRow(),
+    "kernel": PredictorRow(),
+    "forest": PredictorRow(lambda folder: {"trees": 50}),
+    "hybrid": PredictorRow(lambda folder: {"reference": "generalist"}),
+    "matrix-factorization": PredictorRow(),
+    "bradley-terry": PredictorRow(lambda folder: {"base": 1e6}),
+    "reward-distilled": PredictorRow(),
+    "expert-loss": PredictorRow(),
+    "agreement": PredictorRow(lambda folder: {"k": 10}),
+    "tags": PredictorRow(lambda folder: {"max_share": 0.5}),
+    "self-knowledge": PredictorRow(
+        lambda folder: {"spec": f"llama.cpp:{write_gguf(folder)}"}, reads_texts=False
+    ),
+    "svm": PredictorRow(),
+    "mlp": PredictorRow(lambda folder: {"epochs": 100}),
+    "elo": PredictorRow(reads_texts=False),
+    "contrastive": PredictorRow(),
+}
+
 TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.BACKENDS": MODELS,
     "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,
     "pilotfish.infer.CONFIDENCES": CONFIDENCES,
+    "pilotfish.infer.predictors.PREDICTORS": PREDICTORS,
     "pilotfish.models.ENCODERS": ENCODERS,
     "pilotfish.distill.STUDENTS": STUDENTS,
 }

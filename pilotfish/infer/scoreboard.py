@@ -5,12 +5,14 @@ every question, the quality of what was answered, its cost, and whether the stro
 All measures are taken from these recorded columns, so several policies are compared on the same
 questions, and the bootstrap resamples questions.
 
-- **APGR, CPT** (RouteLLM, Ong et al. 2024). The performance gap recovered at a share ``c`` of calls to the
-  strong model is ``PGR(c) = (q(c) - q_weak) / (q_strong - q_weak)``; APGR is its mean over ``c``, here
+- **APGR, CPT** (RouteLLM, Ong et al. 2024). The performance gap recovered at a share ``c`` of calls
+  to the strong model is ``PGR(c) = (q(c) - q_weak) / (q_strong - q_weak)``; APGR is its mean over
+  ``c``, here
   as in their code the area under the piecewise linear curve; CPT(x) is the least share with ``PGR >=
   x``.
-- **AIQ** (RouterBench, Hu et al. 2024): the area under the non-decreasing convex hull of (cost, quality),
-  divided by the range of costs. A policy that stops short of the largest cost goes on horizontally.
+- **AIQ** (RouterBench, Hu et al. 2024): the area under the non-decreasing convex hull of (cost,
+  quality), divided by the range of costs. A policy that stops short of the largest cost goes on
+  horizontally.
 
 Random choice has an APGR of .5; the oracle's, for 0-1 qualities, is known in closed form (both are
 tested).
@@ -78,7 +80,7 @@ class Interval:
 
 
 def threshold_points(score: Floats, weak: Floats, strong: Floats, cost: Floats) -> Points:
-    """The curve of a two-model router: the ``k`` questions with the highest scores go to the strong model.
+    """The curve of a two-model router: questions from a score upwards go to the strong model.
 
     Questions with equal scores go together in the curve's corners, so between two corners the share of
     them that goes is drawn as chance would: a constant score is random choice.
@@ -99,6 +101,29 @@ def threshold_points(score: Floats, weak: Floats, strong: Floats, cost: Floats) 
         cost=np.where(asked, cost[:, 1], cost[:, 0]).astype(np.float32),
         strong=asked,
         dial=cuts.astype(np.float32),
+    )
+
+
+def weighted_points(
+    expected: Floats, outcomes: Outcomes, believed: Floats, weights: Floats
+) -> Points:
+    """The curve of routing by price: each weight asks the best ``expected - weight * cost``.
+
+    Args:
+        expected: Quality expected of each model ``[n, m]``.
+        outcomes: What was recorded.
+        believed: What asking each model is believed to cost ``[m]``, from other questions.
+        weights: Quality that a unit of cost must bring ``[settings]``.
+    """
+    rows = np.arange(len(outcomes))
+    top = int(np.nanargmax(outcomes.mean_quality()))
+    chosen = np.stack([(expected - w * believed).argmax(axis=1) for w in weights])
+    return Points(
+        quality=outcomes.quality[rows, chosen],
+        cost=outcomes.cost[rows, chosen],
+        strong=chosen == top,
+        dial=np.asarray(weights, np.float32),
+        latency=None if outcomes.latency is None else outcomes.latency[rows, chosen],
     )
 
 
@@ -205,16 +230,18 @@ def quality_at(cost: Doubles, quality: Doubles, at: Sequence[float] | Doubles) -
     return np.where(at < x[0] * (1 - 1e-9), np.nan, np.interp(at, x, y))
 
 
-def aiq(points: Points, low: float, high: float, weights: Doubles | None = None) -> float:
-    """Average improvement in quality: mean height of the hull between two costs.
+def aiq(
+    points: Points, cheapest: tuple[float, float], high: float, weights: Doubles | None = None
+) -> float:
+    """Average improvement in quality: mean height of the hull from the cheapest model's cost upwards.
 
-    Left of its cheapest setting the policy has that setting's quality, as in RouterBench's code, where
-    no policy starts later than its first point.
+    The cheapest model alone is a corner of every policy's hull, since any policy can be mixed with it;
+    without it a policy that starts late would have no height there.
 
     Args:
         points: Of the policy.
-        low: Least cost, the same for all policies that are compared.
-        high: Largest cost.
+        cheapest: Mean cost and quality of the cheapest model; the same for all policies compared.
+        high: Largest cost, likewise the same for all.
         weights: How often each question counts ``[n]``; default once.
 
     Raises:
@@ -224,11 +251,12 @@ def aiq(points: Points, low: float, high: float, weights: Doubles | None = None)
     if not np.isfinite(cost).all():
         raise InputError(
             "AIQ needs the cost of every answer, but some are unknown.",
-            remedy="Add cost columns, or give prices: --prices",
+            remedy="Add cost columns, or give prices: --price NAME=INPUT,OUTPUT",
         )
+    low, start = cheapest
     if high <= low:
         raise InputError(f"Got costs from {low:g} to {high:g}, but expected a range.")
-    x, y = hull(cost, quality)
+    x, y = hull(np.append(cost, low), np.append(quality, start))
     inside = (x > low) & (x < high)
     grid = np.concatenate([[low], x[inside], [high]])
     return float(np.trapezoid(np.interp(grid, x, y), grid) / (high - low))

@@ -28,6 +28,39 @@ STATISTICS_SCALE = 0.2  # 26 standardised numbers have the length of a unit row 
 CLIP = 4.0  # standard deviations: a text of a megabyte must not outweigh everything else
 
 
+class Shared:
+    """An encoder that remembers its last batch, for several predictors that read the same texts in turn.
+
+    Args:
+        encoder: What embeds.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.name = encoder.name
+        self.dim = encoder.dim
+        self.fingerprint = getattr(encoder, "fingerprint", "")
+        # Each is replaced in one step, so threads may share it; at worst they compute something twice.
+        self._encoded: tuple[list[str], Floats] = ([], np.zeros((0, encoder.dim), np.float32))
+        self._counted: tuple[list[str], Floats] = ([], text_statistics([]))
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit rows ``[n, dim]``."""
+        last, rows = self._encoded
+        if last != texts:
+            rows = self.encoder.encode(texts)
+            self._encoded = (list(texts), rows)
+        return rows
+
+    def statistics(self, texts: Sequence[str]) -> Floats:
+        """As :func:`~pilotfish.infer.predictors.text_statistics.text_statistics`."""
+        last, values = self._counted
+        if last != texts:
+            values = text_statistics(texts)
+            self._counted = (list(texts), values)
+        return values
+
+
 @dataclass(frozen=True)
 class Features:
     """Fitted blocks of features.
@@ -79,7 +112,8 @@ class Features:
             length = np.linalg.norm(rows, axis=1, keepdims=True)
             out.append(rows / np.maximum(length, 1e-6))
         if len(self.scale):
-            values = (text_statistics(texts) - self.location) / self.scale
+            count = self.encoder.statistics if isinstance(self.encoder, Shared) else text_statistics
+            values = (count(texts) - self.location) / self.scale
             out.append((np.clip(values, -CLIP, CLIP) * STATISTICS_SCALE).astype(np.float32))
         return out
 

@@ -54,6 +54,7 @@ class Forest:
         self.cuts = cuts
         self.values = values
         self.roots = roots
+        self.left_out: Floats | None = None
 
     @classmethod
     def fit(
@@ -81,11 +82,15 @@ class Forest:
         features = Features.fit(outcomes.texts, encoder, ngrams=False)
         embedded, _ = features.dense(outcomes.texts)
         kept = min(directions, *embedded.shape)
-        main = np.linalg.svd(embedded, full_matrices=False)[2][:kept].T
+        size, basis = np.linalg.svd(embedded, full_matrices=False)[1:]
+        # Directions without texts are rounding errors, and a tree that splits there is unstable.
+        kept = max(min(kept, int((size > 1e-3 * size[0]).sum())), 1)
+        main = np.ascontiguousarray(basis[:kept].T)
         filled = np.where(np.isnan(outcomes.quality), outcomes.mean_quality(), outcomes.quality)
         x = cls._inputs(features, main, outcomes.texts)
+        # Drawn with replacement, so that each question is predicted by the trees that did not see it.
         grown = ExtraTreesRegressor(
-            trees, min_samples_leaf=leaf, max_features=0.3, random_state=seed
+            trees, min_samples_leaf=leaf, max_features=0.3, bootstrap=True, random_state=seed
         ).fit(x, filled)
         nodes, cuts, values, roots, start = [], [], [], [], 0
         for one in grown.estimators_:
@@ -98,7 +103,7 @@ class Forest:
             values.append(tree.value[:, :, 0])
             roots.append(start)
             start += tree.node_count
-        return cls(
+        made = cls(
             outcomes.models,
             features,
             main,
@@ -107,6 +112,8 @@ class Forest:
             np.vstack(values).astype(np.float32),
             np.array(roots, np.int32),
         )
+        made.left_out = _out_of_bag(grown, x, made.values.shape[1])
+        return made
 
     @staticmethod
     def _inputs(features: Features, directions: Floats, texts: Sequence[str]) -> Floats:
@@ -165,3 +172,14 @@ class Forest:
             arrays["values"],
             roots,
         )
+
+
+def _out_of_bag(grown: Any, x: Floats, outputs: int) -> Floats:
+    """For each row the mean over the trees that were grown without it; NaN without any."""
+    total, count = np.zeros((len(x), outputs)), np.zeros(len(x))
+    for tree, drawn in zip(grown.estimators_, grown.estimators_samples_, strict=True):
+        unseen = np.bincount(drawn, minlength=len(x)) == 0
+        total[unseen] += tree.predict(x[unseen]).reshape(-1, outputs)
+        count += unseen
+    out: Floats = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
+    return out.astype(np.float32)

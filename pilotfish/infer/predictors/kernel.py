@@ -54,6 +54,7 @@ class Kernel:
         self.rows = list(rows)
         self.dual = dual
         self.coverage = coverage
+        self.left_out: Floats | None = None
 
     @classmethod
     def fit(
@@ -74,7 +75,7 @@ class Kernel:
             strengths: What the noise is chosen from.
             ngrams: Whether to read word and character n-grams.
         """
-        outcomes = some_of(outcomes, seed)
+        whole, outcomes = outcomes, some_of(outcomes, seed)
         features = Features.fit(outcomes.texts, encoder, ngrams=ngrams)
         blocks = features.blocks(outcomes.texts)
         count = len(features.groups)
@@ -90,7 +91,10 @@ class Kernel:
         coefficients += [np.zeros((block.shape[1], outputs), np.float32) for block in dense]
         map = LinearMap(features, coefficients, solution.bias)
         coverage = Coverage.fit(dense, outcomes.quality - solution.left_out)
-        return cls(outcomes.models, map, dense, solution.dual, coverage)
+        made = cls(outcomes.models, map, dense, solution.dual, coverage)
+        if outcomes is whole:
+            made.left_out = np.clip(solution.left_out, 0, 1)
+        return made
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Qualities ``[n, models]``."""

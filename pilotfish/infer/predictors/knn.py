@@ -55,6 +55,7 @@ class Neighbours:
         self.k = k
         self.prior = prior
         self.encoder = encoder
+        self.left_out: Floats | None = None
         self._known = ~np.isnan(quality)
         self._values = np.where(self._known, quality, 0).astype(np.float32)
         seen = np.maximum(self._known.sum(axis=0), 1)
@@ -84,18 +85,24 @@ class Neighbours:
         rows = embed(encoder, outcomes.texts)
         center = rows.mean(axis=0)
         k = min(k, len(outcomes))
-        return cls(
-            outcomes.models, center, _unit(rows - center), outcomes.quality, k, prior, encoder
-        )
+        rows = _unit(rows - center)
+        made = cls(outcomes.models, center, rows, outcomes.quality, k, prior, encoder)
+        made.left_out = made._read(rows, own=True).mean
+        return made
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Means of the neighbours ``[n, models]``."""
-        mean = np.empty((len(texts), len(self.models)), np.float32)
+        return self._read(_unit(embed(self.encoder, texts) - self.center))
+
+    def _read(self, asked: Floats, *, own: bool = False) -> Prediction:
+        """``own``: the rows are the recorded ones, and none is its own neighbour."""
+        mean = np.empty((len(asked), len(self.models)), np.float32)
         std = np.empty_like(mean)
-        asked = _unit(embed(self.encoder, texts) - self.center)
-        for start in range(0, len(texts), BATCH):
+        for start in range(0, len(asked), BATCH):
             part = slice(start, start + BATCH)
             alike = asked[part] @ self.rows.T
+            if own:
+                alike[np.arange(len(alike)), np.arange(start, start + len(alike))] = -2
             near = np.argpartition(-alike, self.k - 1, axis=1)[:, : self.k]
             count = self._known[near].sum(axis=1) + self.prior
             safe = np.maximum(count, 1e-9)

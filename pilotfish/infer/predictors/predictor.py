@@ -47,6 +47,9 @@ class Prediction:
 class QualityPredictor(Protocol):
     """A fitted predictor.
 
+    It may have an attribute ``left_out``, what it predicts for each row it was fitted on from all
+    others ``[n, models]``; :mod:`~pilotfish.infer.predictors.stacked` then need not fit it again.
+
     Attributes:
         models: The models it knows, in the order of its columns.
     """

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from pilotfish.errors import ConfigError
+from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
 from pilotfish.models.protocols import Encoder, TokenModel
@@ -188,12 +188,21 @@ def _load(spec: str) -> TokenModel:
 def yes_probability(model: TokenModel, query: str, window: int = 4, locality: float = 1.0) -> float:
     """The weighted mean over the last ``window`` tokens of ``P(Yes)`` against ``P(No)``.
 
+    A question that does not fit the model's context has the probability 0.
+
     Args:
         model: Gives logits.
         query: The question; its first 8,000 characters are read.
         window: Last tokens of the prompt.
         locality: Weights are proportional to ``exp(-locality d^2)``, ``d`` tokens from the end.
     """
+    try:
+        return _read(model, query, window, locality)
+    except RequestRefused:  # longer than its context: it cannot answer that
+        return 0.0
+
+
+def _read(model: TokenModel, query: str, window: int, locality: float) -> float:
     tokens = model.tokenize(PROMPT.format(query=query[:MAX_CHARS]))
     yes, no = model.tokenize(" Yes")[0], model.tokenize(" No")[0]
     session = model.session()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
+from pilotfish.infer.predictors.features import Shared
 from pilotfish.infer.predictors.predictor import (
     Arrays,
     Method,
@@ -26,7 +27,7 @@ from pilotfish.infer.predictors.predictor import (
 )
 from pilotfish.models.protocols import Encoder
 
-PARTS = ("kernel", "logistic", "forest", "knn")
+PARTS = ("kernel", "forest", "knn")
 FOLDS = 5
 
 
@@ -69,7 +70,7 @@ class Stacked:
         folds: int = FOLDS,
         shrinkage: float = 0.3,
     ) -> Self:
-        """Fit every part ``folds + 1`` times.
+        """Fit every part, and again on parts of the outcomes where it does not bring ``left_out``.
 
         Args:
             outcomes: What was recorded.
@@ -79,22 +80,27 @@ class Stacked:
             folds: Into which the outcomes are divided for the weights.
             shrinkage: Share of the weights that is equal whatever the outcomes say.
         """
-        folds = min(folds, len(set(outcomes.texts)))
-        shown = np.full((len(parts), *outcomes.quality.shape), np.nan, np.float32)
-        if len(parts) > 1 and folds > 1:
-            fold = outcomes.fold_of(seed, folds)
-            for k in range(folds):
-                learn, test = outcomes.take(fold != k), outcomes.take(fold == k)
-                for i, name in enumerate(parts):
-                    part = _fit(name, learn, encoder, seed)
-                    shown[i, fold == k] = part.predict(test.texts).mean
+        encoder = None if encoder is None else Shared(encoder)
         fitted = [_fit(name, outcomes, encoder, seed) for name in parts]
         center = outcomes.mean_quality()
-        weights = stacking_weights(shown, outcomes.quality, center, shrinkage)
+        weights = np.full(len(parts), 1 / len(parts), np.float32)
+        if len(parts) > 1:
+            fold = outcomes.fold_of(seed, min(folds, len(set(outcomes.texts))))
+            shown = np.full((len(parts), *outcomes.quality.shape), np.nan, np.float32)
+            for i, (name, part) in enumerate(zip(parts, fitted, strict=True)):
+                left_out = getattr(part, "left_out", None)
+                if left_out is not None:
+                    shown[i] = left_out
+                    continue
+                for k in np.unique(fold) if fold.any() else ():
+                    part = _fit(name, outcomes.take(fold != k), encoder, seed)
+                    shown[i, fold == k] = part.predict(outcomes.take(fold == k).texts).mean
+            weights = stacking_weights(shown, outcomes.quality, center, shrinkage)
         return cls(outcomes.models, parts, fitted, weights, center)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """The weighted sum ``[n, models]``, and the parts' weighted mean standard deviation."""
+        texts = list(texts)
         mean = np.repeat(self.center[None], len(texts), axis=0)
         std = np.zeros_like(mean)
         for part, weight in zip(self.parts, self.weights, strict=True):
@@ -117,6 +123,7 @@ class Stacked:
     @classmethod
     def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
         """Rebuild from :meth:`state`."""
+        encoder = None if encoder is None else Shared(encoder)
         parts = []
         for i, (name, own) in enumerate(zip(settings["names"], settings["parts"], strict=True)):
             method: Method = PREDICTORS.load(name)

@@ -1,0 +1,366 @@
+"""Routing by predicted quality on recorded outcomes: every predictor, ten seeds, the targets beside.
+
+python benchmarks/routing.py --outcomes FOLDER [--data mmlu gsm8k pool mmlu-pro speed] [--seeds 10]
+[--papers 3]
+
+FOLDER holds the four files of recorded answers: RouteLLM's MMLU and GSM8K (two models), the training
+part of LLMRouter's pool (nine models) and MMLU-Pro (eight models, answers with text). Questions are
+split by text; nothing is tuned on the test part: settings that are chosen are chosen by
+cross-validation inside the part that was fitted on. Results go to benchmarks/results/routing.json, one
+entry a data set, so that parts can be run again by themselves. The methods of single papers are
+measured on the first seeds only (``--papers``).
+
+Prices. RouteLLM's files: the paper's 24.7 and 0.24 dollars per million tokens. The pool has scores
+only: 0.01 dollars per million tokens and billion parameters, and 300 tokens for every answer. MMLU-Pro:
+list prices of mid-2024, tokens counted as a quarter of the characters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pilotfish.config import Price
+from pilotfish.infer import scoreboard as sb
+from pilotfish.infer.outcome_files import read_outcomes
+from pilotfish.infer.outcomes import Outcomes
+from pilotfish.infer.predictors.predictor import fit_predictor
+from pilotfish.models.load import load_encoder
+
+RESULTS = Path(__file__).parent / "results" / "routing.json"
+
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stacked": ("stacked", {}),
+    "kernel": ("kernel", {}),
+    "forest": ("forest", {}),
+    "knn": ("knn", {}),
+}
+PAPERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "logistic": ("logistic", {}),
+    "linear (FORC)": ("linear", {}),
+    "tags (TagRouter)": ("tags", {}),
+    "hybrid, transformed (HybridLLM)": ("hybrid", {"labels": "transformed"}),
+    "reward-distilled (Zooter)": ("reward-distilled", {}),
+    "expert-loss (Tryage)": ("expert-loss", {}),
+    "matrix-factorization (RouteLLM)": ("matrix-factorization", {}),
+    "bradley-terry (RouteLLM)": ("bradley-terry", {}),
+}
+LLMROUTER: dict[str, tuple[str, dict[str, Any]]] = {
+    "LLMRouter knn": ("knn", {"k": 5, "prior": 0.0}),
+    "LLMRouter svm": ("svm", {}),
+    "LLMRouter mlp": ("mlp", {}),
+    "LLMRouter matrix factorisation": ("matrix-factorization", {"rank": 128}),
+    "LLMRouter elo": ("elo", {}),
+    "LLMRouter RouterDC": ("contrastive", {}),
+    "LLMRouter HybridLLM": ("hybrid", {"labels": "deterministic"}),
+}
+POOL = {
+    "llama3-chatqa-1.5-8b": 8,
+    "qwen2.5-7b-instruct": 7,
+    "llama3-chatqa-1.5-70b": 70,
+    "llama-3.1-nemotron-51b-instruct": 51,
+    "mistral-7b-instruct-v0.3": 7,
+    "gemma-2-9b-it": 9,
+    "llama-3.1-8b-instruct": 8,
+    "codegemma-7b": 7,
+    "llama-3.3-nemotron-super-49b-v1": 49,
+}
+PRO = {
+    "gemini_15_pro": Price(3.5, 10.5, date="2024-06"),
+    "gemini_15_flash": Price(0.35, 1.05, date="2024-06"),
+    "llama31_70b": Price(0.9, 0.9, date="2024-08"),
+    "llama31_8b": Price(0.2, 0.2, date="2024-08"),
+    "qwen15_72b": Price(0.9, 0.9, date="2024-06"),
+    "qwen15_7b": Price(0.2, 0.2, date="2024-06"),
+    "phi3_mini": Price(0.1, 0.1, date="2024-06"),
+    "mistral_7b": Price(0.2, 0.2, date="2024-06"),
+}
+
+
+def two_models(folder: Path, name: str) -> Outcomes:
+    models = ["mixtral_8x7b", "gpt_4_1106"]
+    recorded = read_outcomes(folder / name, models=models, columns={"quality": "{}"})
+    cost = np.tile(np.array([0.24, 24.7], np.float32), (len(recorded), 1))
+    return Outcomes(recorded.texts, recorded.models, recorded.quality, cost, groups=recorded.groups)
+
+
+def pool(folder: Path) -> Outcomes:
+    recorded = read_outcomes(
+        folder / "llmrouter_pool_train.parquet", models=list(POOL), columns={"quality": "{}"}
+    )
+    prices = {name: Price(0.01 * size, 0.01 * size) for name, size in POOL.items()}
+    return recorded.priced(prices, answer_tokens=300)
+
+
+def mmlu_pro(folder: Path) -> Outcomes:
+    table = pq.read_table(folder / "mmlupro_dev.parquet")
+    letters = "ABCDEFGHIJ"
+    rows = zip(table["question"].to_pylist(), table["options"].to_pylist(), strict=True)
+    prompts = [
+        question + "\n" + "\n".join(f"{a}. {option}" for a, option in zip(letters, options))  # noqa: B905
+        for question, options in rows
+    ]
+    path = Path("/tmp") / f"pilotfish-mmlupro-{np.random.default_rng().integers(1 << 40)}.parquet"
+    pq.write_table(table.append_column("prompt", pa.array(prompts)), path)
+    try:
+        recorded = read_outcomes(
+            path, models=list(PRO), columns={"quality": "{}", "answer": "{}_answer"}
+        )
+    finally:
+        path.unlink()
+    return recorded.priced(PRO)
+
+
+def methods_of(seed: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    return OURS | PAPERS if seed < PAPER_SEEDS else OURS
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return {"mean": float("nan"), "std": float("nan"), "seeds": 0}
+    return {
+        "mean": round(float(np.mean(known)), 4),
+        "std": round(float(np.std(known)), 4),
+        "seeds": len(known),
+    }
+
+
+Found = dict[str, dict[str, list[float]]]
+
+
+def note(found: Found, name: str, **values: float) -> None:
+    for key, value in values.items():
+        found.setdefault(name, {}).setdefault(key, []).append(float(value))
+
+
+def summed(found: Found) -> dict[str, Any]:
+    return {
+        name: {key: spread(values) for key, values in own.items()} for name, own in found.items()
+    }
+
+
+def measure_pair(found: Found, name: str, score: np.ndarray[Any, Any], test: Outcomes) -> None:
+    weak, strong = test.quality[:, 0], test.quality[:, 1]
+    points = sb.threshold_points(score, weak, strong, test.cost)
+    note(
+        found,
+        name,
+        apgr=sb.apgr(points, weak, strong),
+        cpt50=sb.cpt(points, weak, strong, 0.5),
+        cpt80=sb.cpt(points, weak, strong, 0.8),
+    )
+
+
+def gain(name: str, settings: dict[str, Any], fit: Outcomes, test: Outcomes, seed: int) -> Any:
+    """Score of the strong model's use, from predicted qualities."""
+    start = time.perf_counter()
+    mean = fit_predictor(name, fit, seed=seed, encoder=ENCODER, **settings).predict(test.texts).mean
+    return mean[:, 1] - mean[:, 0], time.perf_counter() - start
+
+
+def run_mmlu(folder: Path, seeds: int) -> dict[str, Any]:
+    outcomes = two_models(folder, "routellm_mmlu.parquet")
+    found: Found = {}
+    for seed in range(seeds):
+        fit, test = outcomes.split(seed, fit=1500)
+        rng = np.random.default_rng(seed)
+        measure_pair(found, "random", rng.random(len(test)), test)
+        measure_pair(found, "oracle", test.quality[:, 1] - test.quality[:, 0], test)
+        table = {d: [] for d in set(fit.groups or ())}
+        for d, q in zip(fit.groups or (), fit.quality, strict=True):
+            table[d].append(q[1] - q[0])
+        by_domain = {d: float(np.mean(v)) for d, v in table.items()}
+        known = np.array([by_domain.get(d, 0.0) for d in test.groups or ()])
+        measure_pair(found, "mean gain of the hidden domain", known, test)
+        for label, (name, settings) in methods_of(seed).items():
+            score, seconds = gain(name, settings, fit, test, seed)
+            measure_pair(found, label, score, test)
+            note(found, label, seconds=seconds)
+        say("mmlu", seed, found, "apgr")
+    return {"questions": len(outcomes), "labels": 1500, "methods": summed(found)}
+
+
+def run_gsm8k(folder: Path, seeds: int) -> dict[str, Any]:
+    outcomes = two_models(folder, "routellm_gsm8k.parquet")
+    found: Found = {}
+    for seed in range(seeds):
+        fold = outcomes.fold_of(seed, 5)
+        rng = np.random.default_rng(seed)
+        measure_pair(found, "random", rng.random(len(outcomes)), outcomes)
+        measure_pair(found, "oracle", outcomes.quality[:, 1] - outcomes.quality[:, 0], outcomes)
+        for label, (name, settings) in methods_of(seed).items():
+            score = np.zeros(len(outcomes))
+            for k in range(5):
+                fit, test = outcomes.take(fold != k), outcomes.take(fold == k)
+                score[fold == k] = gain(name, settings, fit, test, seed)[0]
+            measure_pair(found, label, score, outcomes)
+        say("gsm8k", seed, found, "apgr")
+    return {"questions": len(outcomes), "folds": 5, "methods": summed(found)}
+
+
+def measure_pool(
+    found: Found, name: str, expected: np.ndarray[Any, Any], fit: Outcomes, test: Outcomes
+) -> None:
+    """Quality when cost does not count, at the best single model's cost, and over all costs."""
+    believed = fit.mean_cost()
+    step = float(believed.max() - believed.min())
+    weights = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 60)]) / step
+    points = sb.weighted_points(expected, test, believed, weights)
+    quality, cost, _ = points.means()
+    best = int(fit.mean_quality().argmax())  # chosen on the part that was fitted on
+    budget = float(test.mean_cost()[best])
+    cheapest = int(test.mean_cost().argmin())
+    low = (float(test.mean_cost()[cheapest]), float(test.mean_quality()[cheapest]))
+    same = sb.quality_at(np.append(cost, low[0]), np.append(quality, low[1]), [budget])[0]
+    half = sb.quality_at(np.append(cost, low[0]), np.append(quality, low[1]), [budget / 2])[0]
+    dearest = float(test.mean_cost().max())
+    note(
+        found,
+        name,
+        quality=float(quality[0]),
+        cost=float(cost[0]),
+        quality_at_single_cost=float(same),
+        quality_at_half_cost=float(half),
+        aiq=sb.aiq(points, low, dearest),
+    )
+
+
+def run_many(name: str, outcomes: Outcomes, seeds: int) -> dict[str, Any]:
+    found: Found = {}
+    for seed in range(seeds):
+        fit, test = outcomes.split(seed, fit=0.5)
+        best = int(fit.mean_quality().argmax())
+        single = float(test.mean_quality()[best])
+        note(
+            found,
+            "best single model",
+            quality=single,
+            cost=float(test.mean_cost()[best]),
+            quality_at_single_cost=single,
+        )
+        top = sb.oracle(test)
+        note(found, "oracle", quality=float(top.quality.mean()), cost=float(top.cost.mean()))
+        methods = methods_of(seed) | LLMROUTER
+        if outcomes.answers is not None:
+            methods = methods | {"agreement, no labels (Smoothie)": ("agreement", {})}
+        for label, (kind, settings) in methods.items():
+            start = time.perf_counter()
+            predictor = fit_predictor(kind, fit, seed=seed, encoder=ENCODER, **settings)
+            measure_pool(found, label, predictor.predict(test.texts).mean, fit, test)
+            note(found, label, seconds=time.perf_counter() - start)
+        say(name, seed, found, "quality_at_single_cost")
+    own = summed(found)
+    rivals = [own[label]["quality"]["mean"] for label in LLMROUTER]
+    single = own["best single model"]["quality"]["mean"]
+    gap = max(rivals) - single
+    shares = {
+        label: round((own[label]["quality"]["mean"] - single) / gap, 3) if gap > 0 else None
+        for label in OURS | PAPERS
+    }
+    return {
+        "questions": len(outcomes),
+        "fitted_on": "half of them",
+        "models": dict(
+            zip(outcomes.models, outcomes.mean_quality().round(4).tolist(), strict=True)
+        ),
+        "mean_cost": dict(zip(outcomes.models, map(float, outcomes.mean_cost()), strict=True)),
+        "best_of_llmrouter_over_best_single": round(gap, 4),
+        "share_of_that_gap": shares,
+        "methods": own,
+    }
+
+
+def run_speed(folder: Path, seeds: int) -> dict[str, Any]:
+    """Decisions of one core, embedding included: one at a time, and in batches of 256."""
+    outcomes = two_models(folder, "routellm_mmlu.parquet")
+    fit, test = outcomes.split(0, fit=1500)
+    texts = list(test.texts[:2000])
+    encoder = load_encoder("static")
+    found: dict[str, Any] = {"mean_characters": round(float(np.mean([len(t) for t in texts])))}
+    for label in ("stacked", "kernel", "logistic", "forest", "knn"):
+        predictor = fit_predictor((OURS | PAPERS)[label][0], fit, seed=0, encoder=encoder)
+        for text in texts[:50]:
+            predictor.predict([text])
+        each = []
+        for text in texts[:1000]:
+            start = time.perf_counter()
+            predictor.predict([text])
+            each.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for at in range(0, len(texts), 256):
+            predictor.predict(texts[at : at + 256])
+        rate = len(texts) / (time.perf_counter() - start)
+        found[label] = {
+            "single_median_ms": round(1e3 * float(np.median(each)), 3),
+            "single_p99_ms": round(1e3 * float(np.quantile(each, 0.99)), 3),
+            "batches_per_second": round(rate),
+        }
+        print("speed", label, found[label], flush=True)
+    return found
+
+
+def say(data: str, seed: int, found: Found, key: str) -> None:
+    line = " ".join(f"{n}={np.mean(v[key]):.4f}" for n, v in found.items() if key in v)
+    print(data, seed, line, flush=True)
+
+
+RUNS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "speed": run_speed,
+    "gsm8k": run_gsm8k,
+    "mmlu": run_mmlu,
+    "mmlu-pro": lambda folder, seeds: run_many("mmlu-pro", mmlu_pro(folder), seeds),
+    "pool": lambda folder, seeds: run_many("pool", pool(folder), seeds),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--outcomes", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--papers", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    global PAPER_SEEDS
+    PAPER_SEEDS = arguments.papers
+    for name in arguments.data:
+        start = time.perf_counter()
+        entry = RUNS[name](arguments.outcomes, arguments.seeds)
+        entry["minutes"] = round((time.perf_counter() - start) / 60, 1)
+        entry["date"] = datetime.now(UTC).date().isoformat()
+        entry["machine"] = f"{platform.machine()}, one thread, Python {platform.python_version()}"
+        known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+        arguments.out.write_text(json.dumps({**known, name: entry}, indent=1) + "\n")
+
+
+class Remembered:
+    """The static encoder, embedding each text once: a benchmark's shortcut, not used for speed."""
+
+    def __init__(self) -> None:
+        self.inner = load_encoder("static")
+        self.name, self.dim = self.inner.name, self.inner.dim
+        self.known: dict[str, Any] = {}
+
+    def encode(self, texts: Any) -> Any:
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if new:
+            self.known.update(zip(new, self.inner.encode(new), strict=True))
+        return np.stack([self.known[text] for text in texts]) if texts else self.inner.encode([])
+
+
+PAPER_SEEDS = 3
+ENCODER = Remembered()
+
+if __name__ == "__main__":
+    main()
