@@ -165,17 +165,17 @@ class Turn:
         await self._end(body)
 
     async def events(self, pieces: AsyncIterator[bytes]) -> None:
-        """Send a stream of events; its last piece goes out after the record.
+        """Send a stream of events as they come; its end goes out after the record.
 
         Args:
-            pieces: Events, encoded. The first one decides: an error before it is an HTTP error. By the
-                last one, :attr:`completion` is set.
+            pieces: Events, encoded. The first one decides: an error before it is an HTTP error.
+                What comes once :attr:`completion` is set is the end.
         """
         self.streamed = True
-        held = b""
         iterator = aiter(pieces)
-        first = await anext(iterator, b"")
+        piece = await anext(iterator, None)
         self._first_byte = time.perf_counter() - self._clock
+        self._compare()
         head = answer_headers(self)
         head += (
             (b"content-type", EVENTS),
@@ -183,12 +183,15 @@ class Turn:
             (b"x-accel-buffering", b"no"),
         )
         await self._begin(200, head)
-        held = first
-        async for piece in iterator:
-            await self._send({"type": "http.response.body", "body": held, "more_body": True})
-            held = piece
+        end: list[bytes] = []
+        while piece is not None:
+            if self.completion is None:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            else:
+                end.append(piece)
+            piece = await anext(iterator, None)
         await self._record(200, "")
-        await self._end(held)
+        await self._end(b"".join(end))
 
     # Its own.
 
@@ -287,14 +290,20 @@ class Turn:
         await self._begin(refusal.status, head)
         await self._end(body)
 
+    def _compare(self) -> None:
+        """Note what the large model would have cost, once there is an answer."""
+        if self.completion is not None and self.baseline is None:
+            served = self.gateway.served
+            self.baseline = served.baseline(self.asked, self.completion, self.request)
+
     async def _record(self, status: int, error: str) -> None:
         """Record the exchange, once."""
         if self._recorded:
             return
         self._recorded = True
         gateway, completion = self.gateway, self.completion
+        self._compare()
         if completion is not None:
-            self.baseline = gateway.served.baseline(self.asked, completion, self.request)
             if completion.cost and self.caller is not None:
                 gateway.access.spent(self.caller, completion.cost)
         exchange = Exchange(

@@ -107,7 +107,6 @@ class Gateway:
         await self.checks.aclose()
         await self.recorder.aclose()
         await self.access.aclose()
-        await self.access.aclose()
         await self.served.aclose()
         await asyncio.to_thread(self.store.close)
 

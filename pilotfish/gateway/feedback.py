@@ -48,12 +48,12 @@ async def read_body(receive: Receive, most: int) -> bytes:
     Raises:
         Refusal: It is larger than ``most`` bytes, or the client left.
     """
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise Refusal(400, "incomplete_request", "The client left.")
-        body += message["body"]
+        body = b"".join((body, message["body"]))
         if len(body) > most:
             raise Refusal(413, "body_too_large", f"The body is larger than {most} bytes.")
         if not message["more_body"]:

@@ -17,10 +17,11 @@ from pilotfish.gateway.answer import Turn
 from pilotfish.gateway.refusals import Refusal
 from pilotfish.models.chat_format import parse_usage
 from pilotfish.models.openai import OpenAIModel
-from pilotfish.models.sse import EventParser
+from pilotfish.models.sse import DONE, EventParser
 from pilotfish.records import Completion
 
 Read = Callable[[dict[str, Any]], str]
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 async def forward(
@@ -83,8 +84,10 @@ async def _events(
                 found = inner if isinstance(inner, dict) else event
                 if found.get("usage"):
                     last = found
+                if data == DONE or event.get("type") in _ENDS:
+                    turn.completion = noted(last, model, "".join(texts))
             yield piece
-    turn.completion = noted(last, model, "".join(texts))
+    turn.completion = turn.completion or noted(last, model, "".join(texts))
 
 
 def _decoded(data: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """A request begins."""
         self._in_head, self._head, self._headers = True, 0, 0
         super().on_message_begin()
-        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line."""

@@ -151,7 +151,7 @@ def _serve_here(app: App, settings: ServeSettings, listener: socket.socket) -> N
 def uvicorn_config(app: App | str, settings: ServeSettings) -> uvicorn.Config:
     """What uvicorn is told: our protocol, no log of its own, the settings' times."""
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         factory=isinstance(app, str),
         http=_protocol(settings),
         ws="none",

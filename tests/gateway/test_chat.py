@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from pilotfish.config import Price
 from pilotfish.models.fake_server import FakeServer, Fault
 from tests.gateway.serving import remote, serving
+from tests.gateway.upstream import Upstream
 
 CALL = {
     "id": "call_1",
@@ -147,6 +149,30 @@ def test_usage_in_a_stream_only_when_asked() -> None:
     assert all(event["usage"] is None for event in others)
     assert last["choices"] == []
     assert last["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+def test_each_event_goes_out_when_it_comes(path: str) -> None:
+    go_on = threading.Event()
+    choice = {"index": 0, "delta": {"content": "one"}, "text": "one"}
+    end = {"index": 0, "delta": {}, "text": "", "finish_reason": "stop"}
+
+    def pieces() -> Iterator[bytes]:
+        yield b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+        assert go_on.wait(10)
+        yield b"data: " + json.dumps({"choices": [end]}).encode() + b"\n\ndata: [DONE]\n\n"
+
+    models = {"fake": {"backend": "openai"}}
+    with Upstream(lambda *_: pieces()) as upstream:
+        models["fake"]["base_url"] = upstream.base_url
+        with serving(models) as gateway:
+            body = {"model": "fake", "stream": True, "prompt": "x"}
+            body["messages"] = [{"role": "user", "content": "x"}]
+            with gateway.client.stream("POST", f"/v1{path}", json=body) as response:
+                lines = response.iter_lines()
+                assert "one" in next(lines)
+                go_on.set()
+                assert "data: [DONE]" in list(lines)
 
 
 def test_a_local_model_streams_too() -> None:

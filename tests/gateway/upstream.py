@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-Answer = Callable[[str, dict[str, Any]], "dict[str, Any] | list[bytes]"]
+Answer = Callable[[str, dict[str, Any]], "dict[str, Any] | Iterable[bytes]"]
 
 
 class Upstream:

@@ -1,0 +1,449 @@
+"""What the gateway costs: throughput, latency and memory beside the bare endpoint and LiteLLM's proxy.
+
+One mock upstream (nginx, static answers) on loopback; before it, in turn within each round, nothing
+("direct"), Pilotfish with one worker and recording on, and LiteLLM's proxy with one worker. wrk asks as
+fast as it can at 1, 16 and 64 clients; hey asks 500 times a second for the latencies at a steady rate.
+The median of the rounds counts.
+
+    apt-get install wrk nginx-light hey
+    python3 -m venv /tmp/litellm && /tmp/litellm/bin/pip install 'litellm[proxy]==1.106.2'
+    python benchmarks/gateway.py --litellm /tmp/litellm/bin/litellm --out benchmarks/results/gateway.json
+    python benchmarks/gateway.py --quick
+
+LiteLLM runs as its manual says for production, as far as one machine allows: no debug log, no database
+(so it records nothing), its price table local. Pilotfish records every request and answer in SQLite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+KEY = "sk-bench-1234"
+CLIENTS = (1, 16, 64)
+SIZES = {"1 KB": 900, "100 KB": 100_000}
+STREAMED_EVENTS = 20
+
+ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1700000000,
+    "model": "mock",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello! How can I help you today?"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 9, "total_tokens": 21},
+}
+
+
+def streamed_answer() -> str:
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "m",
+    }
+    pieces: list[dict[str, Any]] = [
+        {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+    ]
+    pieces += [
+        {"index": 0, "delta": {"content": f"word{i} "}, "finish_reason": None}
+        for i in range(STREAMED_EVENTS)
+    ]
+    pieces.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    events = [{**head, "choices": [piece]} for piece in pieces]
+    events.append({**head, "choices": [], "usage": ANSWER["usage"]})
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path, **environment: str) -> Iterator[int]:
+    """A process, by its id, that is stopped in the end."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=log.parent, env={**os.environ, **environment}
+        )
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def wait_for(url: str, log: Path, seconds: float = 90) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError):
+            request = urllib.request.Request(url, headers={"authorization": f"Bearer {KEY}"})
+            with urllib.request.urlopen(request, timeout=2):
+                return
+        time.sleep(0.2)
+    sys.exit(f"{url} does not answer:\n{log.read_text()[-2000:]}")
+
+
+def nginx_config(folder: Path, port: int) -> str:
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; {temporary}
+  client_max_body_size 10m; client_body_buffer_size 1m;
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location = /v1/models {{ return 200 '{{}}'; }}
+    root {folder}/answers; error_page 405 =200 $uri;  # a POST gets the file
+    location /v1/ {{ default_type application/json; }}
+    location /s/ {{ default_type text/event-stream; }}
+  }} }}"""
+
+
+def pilotfish_config(folder: Path, upstream: int, idle: int, port: int) -> str:
+    def remote(name: str, path: str, at: int = upstream) -> str:
+        url = f"http://127.0.0.1:{at}{path}/v1"
+        return f'[models.{name}]\nbackend = "openai"\nmodel = "mock"\nbase_url = "{url}"\n'
+
+    return f"""store = "sqlite:///{folder}/gateway.db"
+[serve]
+port = {port}
+max_active = 5000
+{remote("mock", "")}
+{remote("large", "")}
+{remote("mock-stream", "/s")}
+{remote("idle", "", idle)}
+[models.cascade]
+kind = "cascade"
+models = ["mock", "large"]
+thresholds = [0.5]
+[models.router]
+kind = "router"
+models = ["mock", "large"]
+by = "{folder}/router"
+[prices]
+mock = {{ input = 1.0, output = 2.0, date = "2026-11-01" }}
+"""
+
+
+def train_router(folder: Path) -> None:
+    """A classifier from texts to members, as a user's would be: TF-IDF and static embeddings."""
+    import numpy as np
+
+    from pilotfish.config import Config
+    from pilotfish.distill.student import fit_student, student_files
+    from pilotfish.models.load import load_encoder
+    from pilotfish.records import Inputs
+    from pilotfish.store.artifacts import Card, save_artifact
+
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 400)
+    words = (("weather", "hello", "time"), ("prove", "integral", "theorem"))
+    texts = [" ".join(rng.choice(words[t], 5)) for t in targets]
+    encoder = load_encoder("static", Config())
+    student = fit_student(
+        "tfidf-embedding-linear",
+        Inputs(texts),
+        targets,
+        classes=("mock", "large"),
+        encoder=encoder,
+        seed=0,
+    )
+    card, arrays, files = student_files(student)
+    save_artifact(
+        folder / "router",
+        Card.new(name="router", kind="classifier"),
+        tensors={"student": arrays},
+        json_files={"student.json": card},
+        files=files,
+    )
+
+
+LITELLM = """model_list:
+  - model_name: mock
+    litellm_params: {{model: openai/mock, api_base: "http://127.0.0.1:{port}/v1", api_key: x}}
+  - model_name: mock-stream
+    litellm_params: {{model: openai/mock, api_base: "http://127.0.0.1:{port}/s/v1", api_key: x}}
+general_settings: {{master_key: {key}}}
+litellm_settings: {{set_verbose: false, num_retries: 0}}
+"""
+
+
+def body(model: str, size: int, stream: bool) -> str:
+    message = {"role": "user", "content": ("What is the weather? " * (size // 20))[:size]}
+    asked: dict[str, Any] = {"model": model, "messages": [message]}
+    return json.dumps({**asked, "stream": True} if stream else asked)
+
+
+def as_fast_as_it_can(
+    folder: Path, url: str, data: str, clients: int, seconds: float
+) -> dict[str, float]:
+    """Requests per second and latencies in milliseconds, by wrk."""
+    (folder / "body.json").write_text(data)
+    (folder / "post.lua").write_text(
+        f'wrk.method = "POST"\nlocal f = io.open("{folder}/body.json")\nwrk.body = f:read("*a")\n'
+        'wrk.headers["content-type"] = "application/json"\n'
+        f'wrk.headers["authorization"] = "Bearer {KEY}"\n'
+    )
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "20s", "--latency"]
+    said = subprocess.run(
+        [*command, "-s", f"{folder}/post.lua", url], check=True, capture_output=True, text=True
+    ).stdout
+    units = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+    def percentile(name: str) -> float:
+        number, unit = re.search(rf"{name}%\s+([\d.]+)(us|ms|s)", said).groups()  # type: ignore[union-attr]
+        return round(float(number) * units[unit], 3)
+
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    lost = re.search(r"Socket errors: (.*)", said)
+    if lost:
+        print("    ", lost[0], file=sys.stderr)
+    return {
+        "requests_per_second": float(rate[1]) if rate else 0.0,
+        "p50_ms": percentile("50"),
+        "p99_ms": percentile("99"),
+        "errors": float(wrong[1]) if wrong else 0.0,
+    }
+
+
+def at_a_rate(folder: Path, url: str, data: str, rate: int, seconds: float) -> dict[str, float]:
+    """Latencies in milliseconds at a steady rate, by 25 clients; the first second is left out."""
+    (folder / "body.json").write_text(data)
+    clients = 25
+    said = subprocess.run(
+        [
+            *(
+                "hey",
+                "-z",
+                f"{seconds:g}s",
+                "-c",
+                str(clients),
+                "-q",
+                str(rate / clients),
+                "-o",
+                "csv",
+            ),
+            *("-m", "POST", "-T", "application/json", "-H", f"Authorization: Bearer {KEY}"),
+            *("-D", f"{folder}/body.json", url),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    rows = [row for row in csv.DictReader(io.StringIO(said)) if float(row["offset"]) > 1]
+    took = sorted(float(row["response-time"]) * 1e3 for row in rows)
+    return {
+        "requests_per_second": round(len(rows) / (seconds - 1), 1),
+        "p50_ms": round(took[len(took) // 2], 3),
+        "p99_ms": round(took[int(len(took) * 0.99)], 3),
+        "errors": float(sum(row["status-code"] != "200" for row in rows)),
+    }
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory that a process holds."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024, 1)  # type: ignore[index]
+
+
+async def idle_upstream(port: int) -> None:
+    """A model that says one word and then nothing for ever."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        event = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+        writer.write(head + event)
+        await reader.read(1 << 20)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", port, backlog=2048)
+    await server.serve_forever()
+
+
+def idle_streams(port: int, pid: int, count: int) -> dict[str, float]:
+    """Memory while so many streams are open and silent, and how long the gateway takes to answer then."""
+    before = resident(pid)
+    data = body("idle", 100, stream=True).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(
+        data
+    )
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for _ in range(count):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            stream.sendall(head + data)
+            streams.append(stream)
+        for stream in streams:
+            got = b""
+            while b"word" not in got:
+                got += stream.recv(4096)
+        held = resident(pid)
+    return {"streams": count, "before_mb": before, "open_mb": held}
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    nginx, idle, ours, theirs = (free_port() for _ in range(4))
+    seconds = 2.0 if arguments.quick else arguments.seconds
+    (folder / "nginx.conf").write_text(nginx_config(folder, nginx))
+    for path, answer in (("v1", json.dumps(ANSWER)), ("s/v1", streamed_answer())):
+        (folder / "answers" / path / "chat").mkdir(parents=True)
+        (folder / "answers" / path / "chat" / "completions").write_text(answer)
+    (folder / "pilotfish.toml").write_text(pilotfish_config(folder, nginx, idle, ours))
+    (folder / "litellm.yaml").write_text(LITELLM.format(port=nginx, key=KEY))
+    train_router(folder)
+    results: dict[str, Any] = {"cells": [], "composites": [], "steady": []}
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context
+        command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/nginx.log"]
+        start(running(command, folder / "nginx.out"))
+        start(
+            running([sys.executable, __file__, "--idle-upstream", str(idle)], folder / "idle.out")
+        )
+        wait_for(f"http://127.0.0.1:{nginx}/v1/models", folder / "nginx.out")
+        command = [sys.executable, "-m", "pilotfish.cli.main", "serve", "--config"]
+        pid = start(running([*command, f"{folder}/pilotfish.toml"], folder / "pilotfish.out"))
+        wait_for(f"http://127.0.0.1:{ours}/healthz", folder / "pilotfish.out")
+        servers = {"direct": nginx, "pilotfish": ours}
+        if arguments.litellm:
+            command = [
+                arguments.litellm,
+                "--config",
+                f"{folder}/litellm.yaml",
+                "--host",
+                "127.0.0.1",
+            ]
+            command += ["--port", str(theirs), "--num_workers", "1"]
+            environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+            start(running(command, folder / "litellm.out", **environment))
+            wait_for(f"http://127.0.0.1:{theirs}/health/liveliness", folder / "litellm.out")
+            servers["litellm"] = theirs
+        results["memory"] = {"started_mb": resident(pid)}
+        for size in ("1 KB",) if arguments.quick else SIZES:
+            for stream in (False, True):
+                for clients in CLIENTS:
+                    row = {"body": size, "stream": stream, "clients": clients}
+                    row |= in_turn(
+                        folder, servers, SIZES[size], stream, clients, seconds, arguments.rounds
+                    )
+                    results["cells"].append(row)
+                    print(json.dumps(row), file=sys.stderr)
+        chat = f"http://127.0.0.1:{ours}/v1/chat/completions"
+        for model in ("mock", "cascade", "router"):
+            for clients in (1, 16):
+                data = body(model, 900, stream=False)
+                got = as_fast_as_it_can(folder, chat, data, clients, seconds)
+                results["composites"].append({"model": model, "clients": clients, **got})
+                print(json.dumps(results["composites"][-1]), file=sys.stderr)
+        for name, port in servers.items():
+            rate = 50 if name == "litellm" else 500
+            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            got = at_a_rate(folder, url, body("mock", 900, stream=False), rate, max(4, 2 * seconds))
+            results["steady"].append({"who": name, "asked_per_second": rate, **got})
+            print(json.dumps(results["steady"][-1]), file=sys.stderr)
+        results["memory"] |= memory_over(folder, chat, pid, 20_000 if arguments.quick else 200_000)
+        results["idle_streams"] = idle_streams(ours, pid, 100 if arguments.quick else 1000)
+        print(json.dumps([results["memory"], results["idle_streams"]]), file=sys.stderr)
+    return results
+
+
+def in_turn(
+    folder: Path,
+    servers: dict[str, int],
+    size: int,
+    stream: bool,
+    clients: int,
+    seconds: float,
+    rounds: int,
+) -> dict[str, Any]:
+    """One cell: each server in turn, round by round; medians over the rounds."""
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, port in servers.items():
+            path = "/s/v1" if stream and name == "direct" else "/v1"
+            data = body("mock-stream" if stream else "mock", size, stream)
+            url = f"http://127.0.0.1:{port}{path}/chat/completions"
+            taken[name].append(as_fast_as_it_can(folder, url, data, clients, seconds))
+    return {
+        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for name, rows in taken.items()
+    }
+
+
+def memory_over(folder: Path, url: str, pid: int, requests: int) -> dict[str, Any]:
+    """Resident memory at every tenth of so many requests, after the first tenth has warmed it up."""
+    data, held, done = body("mock", 900, stream=False), [], 0
+    for step in range(11):
+        while done < step * requests / 10:
+            rate = as_fast_as_it_can(folder, url, data, 16, 2)["requests_per_second"]
+            done += int(rate * 2)
+        held.append(resident(pid))
+    return {"requests": done, "held_mb": held}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--litellm", default="", help="The litellm command of its own environment.")
+    parser.add_argument("--seconds", type=float, default=6.0, help="Of each measurement.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="Two seconds each, 1 KB only.")
+    parser.add_argument("--out", type=Path, help="Where the results go. Default: stdout.")
+    parser.add_argument("--idle-upstream", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.idle_upstream:
+        asyncio.run(idle_upstream(arguments.idle_upstream))
+        return
+    for needed in ("wrk", "nginx", "hey"):
+        if shutil.which(needed) is None:
+            sys.exit(f"{needed} is not here: apt-get install wrk nginx-light hey")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # nginx's worker is another user
+        results = measure(arguments, Path(folder))
+    results |= {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "load_average": os.getloadavg(),
+        "seconds": arguments.seconds,
+        "rounds": arguments.rounds,
+    }
+    text = json.dumps(results, indent=1) + "\n"
+    if arguments.out:
+        arguments.out.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
