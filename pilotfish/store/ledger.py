@@ -12,7 +12,7 @@ SQLite has one writer, and no gaps.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any
 
@@ -155,6 +155,23 @@ class Ledger:
             missing = set(range(cursor.last + 1, last + 1)) - {row[0] for row in rows}
             kept.update(dict.fromkeys(sorted(missing)[-MOST_GAPS:], now))
         return [recorded(row[1:]) for row in (*late, *rows)], Cursor(last, kept)
+
+    def traffic_since(self, moment: float, page: int = 1000) -> Iterator[Recorded]:
+        """Requests that came at or after a moment (seconds since 1970), in the order of their numbers."""
+        table = TRAFFIC.c
+        columns = [table.id, *(column for column in table if column.name != "id")]
+        first = sa.select(sa.func.min(table.id)).where(table.time >= moment)
+        with self._database.read() as connection:
+            last = (connection.execute(first).scalar() or 1) - 1
+        while True:
+            query = sa.select(*columns).where(table.id > last, table.time >= moment)
+            with self._database.read() as connection:
+                rows = connection.execute(query.order_by(table.id).limit(page)).all()
+            if not rows:
+                return
+            last = rows[-1][0]
+            for row in rows:
+                yield recorded(row[1:])
 
     def commit(
         self,

@@ -1,0 +1,374 @@
+"""The loop beside the gateway: it finds tasks, learns, promotes, watches and rolls back.
+
+One process for each store (a lease sees to that), never on a user's path. Each round takes the next
+recorded requests, has the chosen small answers checked, and commits the evidence, the sums of the day and the
+cursor in one transaction; then pointers are moved, each move bound to the pointer that was decided on. So
+it can be killed at any moment: what was bought is in the store under a key of its own, and the next
+round starts where the last commit was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pilotfish.config import Config
+from pilotfish.errors import InputError, ModelError
+from pilotfish.loop.following import DAY, Follower, Item, Shares
+from pilotfish.loop.inputs_drift import InputsSeen
+from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
+from pilotfish.loop.lessons import MARK, lessons
+from pilotfish.loop.progress import Progress
+from pilotfish.loop.tasks import FoundTask, find_tasks
+from pilotfish.loop.template import Template
+from pilotfish.loop.trial import SHADOW, Evidence, TaskState, verdict
+from pilotfish.models.load import Models
+from pilotfish.store.feedback import Check
+from pilotfish.store.ledger import Cursor, Day
+from pilotfish.store.store import Store
+from pilotfish.store.traffic import Recorded
+from pilotfish.store.versions import Pointer
+
+UNKNOWN = 5_000  # requests of no known task that are kept to find tasks in
+MORE = 1.25  # times the requests of an attempt that failed: then another one is made
+CLOSED: Mapping[str, Any] = {"shadow": None, "canary": None, "share": 0.0}
+
+
+@dataclass(frozen=True)
+class KeeperSettings:
+    """How the loop runs.
+
+    Attributes:
+        learn: How a task is learned.
+        shares: On which share of the requests versions are judged.
+        canary_share: Share of the traffic that a canary answers.
+        trial_rows: Requests on which a version must prove itself in shadow, and again as a canary.
+        fewest: Requests of a task before it is learned.
+        growth: A task in service is learned again when there are so many times the requests.
+        found_from: Requests of one template that make it a task.
+        above: Only tasks that have cost at least so many US dollars.
+        only: Only these tasks; empty for all.
+        batch: Requests in a round.
+        every: Seconds between two rounds when there is nothing to do.
+    """
+
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    shares: Shares = field(default_factory=Shares)
+    canary_share: float = 0.2
+    trial_rows: int = 100
+    fewest: int = 300
+    growth: float = 3.0
+    found_from: int = 50
+    above: float = 0.0
+    only: tuple[str, ...] = ()
+    batch: int = 500
+    every: float = 0.5
+
+
+class Keeper:
+    """Runs the loop on one store.
+
+    Args:
+        store: The gateway's.
+        config: Declares the models.
+        settings: How.
+        progress: Told what happens.
+        models: Where large models come from; default those of ``config``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        settings: KeeperSettings,
+        progress: Progress | None = None,
+        models: Models | None = None,
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.settings = settings
+        self.progress = progress or Progress()
+        self.follower = Follower(store, models or Models(config), settings.shares)
+        self._cursor = Cursor.from_dict(store.ledger.state("cursor"))
+        self._unknown: deque[Recorded] = deque(maxlen=UNKNOWN)
+        self._new_unknown = 0
+        self._counting = asyncio.Lock()
+        self._inputs = InputsSeen(settings.learn.encoder, config)
+        self.follower.know(store.versions.tasks())
+
+    @property
+    def states(self) -> Mapping[str, TaskState]:
+        """What is known of each task."""
+        return self.follower.states
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until told to stop; a version that is being learned is finished first."""
+        learning: asyncio.Task[Outcome | str] | None = None
+        with self.store.run("keeper", "loop", {}):
+            while not stop.is_set():
+                read = await self.fold()
+                if learning is not None and learning.done():
+                    learning.result()
+                    learning = None
+                if learning is None and (name := self.next_to_learn()) is not None:
+                    learning = asyncio.create_task(self.learn(name))
+                if read < self.settings.batch:
+                    await _wait(stop, self.settings.every)
+            if learning is not None:
+                await learning
+
+    async def once(self) -> list[tuple[str, Outcome | str]]:
+        """Read all traffic that is there, and learn each task that is due, once."""
+        done: list[tuple[str, Outcome | str]] = []
+        with self.store.run("keeper", "loop", {}):
+            while await self.fold():
+                pass
+            await asyncio.to_thread(self.discover)
+            tried: set[str] = set()
+            while (name := self.next_to_learn(tried)) is not None:
+                tried.add(name)
+                done.append((name, await self.learn(name)))
+        return done
+
+    async def fold(self) -> int:
+        """One round: take in the next requests and move pointers; how many requests there were."""
+        async with self._counting:
+            return await self._fold()
+
+    async def _fold(self) -> int:
+        ledger, versions = self.store.ledger, self.store.versions
+        rows, cursor = await asyncio.to_thread(
+            ledger.traffic_after, self._cursor, self.settings.batch
+        )
+        if rows:
+            self.follower.know(await asyncio.to_thread(versions.tasks))
+            pointers = await asyncio.to_thread(versions.pointers)
+            known, days, unknown = await self.follower.follow(rows, pointers)
+            self._remember(known)
+            self._unknown.extend(unknown)
+            self._new_unknown += len(unknown)
+            checks = [item.bought for item in known if item.bought is not None]
+            await asyncio.to_thread(self._commit, cursor, days, checks)
+        await asyncio.to_thread(self._move)
+        if self._new_unknown >= self.settings.found_from:
+            await asyncio.to_thread(self.discover)
+        return len(rows)
+
+    def _remember(self, known: Sequence[Item]) -> None:
+        for item in known:
+            prompt = self.follower.definitions[item.task].prompt
+            self._inputs.add(item.task, [Template(prompt).input_text(item.values)])
+
+    def _commit(
+        self, cursor: Cursor, days: Sequence[Day] = (), checks: Sequence[Check] = ()
+    ) -> None:
+        states = {f"task {name}": state.to_dict() for name, state in self.states.items()}
+        self.store.ledger.commit({**states, "cursor": cursor.to_dict()}, days, checks)
+        self._cursor = cursor
+
+    # Tasks.
+
+    def discover(self) -> list[FoundTask]:
+        """Find new tasks among the requests that belong to none; returns them."""
+        self._new_unknown = 0
+        known = {n: (d.system, d.prompt) for n, d in self.follower.definitions.items()}
+        rows = list(self._unknown)
+        fewest = self.settings.found_from
+        found = [
+            task
+            for task in find_tasks(rows, fewest=fewest, known=known, estimate=False)
+            if task.name not in known
+        ]
+        for task in found:
+            self.store.versions.keep_task(task.name, self.definition_of(task))
+            self.progress.say(f"New task {task.name}: {task.kind}, {task.requests} requests")
+        if found:
+            self.follower.know(self.store.versions.tasks())
+            self._adopt(rows)
+        return found
+
+    def definition_of(self, task: FoundTask) -> dict[str, Any]:
+        """What the store keeps of a found task."""
+        asked = max(task.models, key=lambda name: task.models[name])
+        return {
+            "prompt": task.prompt,
+            "system": task.system,
+            "kind": task.kind,
+            "labels": list(task.labels),
+            "large": large_of(asked, self.config),
+        }
+
+    def _adopt(self, rows: Sequence[Recorded]) -> None:
+        """Count the requests that came before their task was known."""
+        self._unknown.clear()
+        known, unknown = self.follower.sort(rows)
+        days: dict[tuple[str, int], Day] = {}
+        for item in known:
+            self.follower.count(item, None, days)
+        self._unknown.extend(unknown)
+        self._commit(self._cursor, list(days.values()))
+
+    def next_to_learn(self, tried: Collection[str] = ()) -> str | None:
+        """The most expensive task that is due, or None."""
+        pointers = self.store.versions.pointers()
+        due = [
+            name
+            for name, state in self.states.items()
+            if name not in tried and self._is_due(name, state, pointers.get(name))
+        ]
+        return max(due, key=lambda name: self.states[name].rows, default=None)
+
+    def _is_due(self, name: str, state: TaskState, pointer: Pointer | None) -> bool:
+        settings = self.settings
+        kind = self.kinds().get(name)
+        if kind not in ("label", "rating") or self.follower.marks[name].get("local_only"):
+            return False
+        if settings.only and name not in settings.only:
+            return False
+        if settings.above and (state.each or 0.0) * state.rows < settings.above:
+            return False
+        if pointer is not None and (pointer.shadow is not None or pointer.canary is not None):
+            return False
+        factor = MORE
+        if pointer is not None and pointer.serving is not None:
+            factor = settings.growth
+            if self._serves_all(name, pointer.serving):
+                return False
+        return state.rows >= settings.fewest and state.rows >= factor * state.tried
+
+    def _serves_all(self, name: str, number: int) -> bool:
+        """Whether no version could serve clearly more."""
+        certificate = self.store.versions.version(name, number).certificate
+        return float(certificate.get("coverage", 0.0)) + BETTER > 1.0
+
+    def kinds(self) -> dict[str, str]:
+        """The kind of each task."""
+        tasks = self.store.versions.tasks()
+        return {name: str(task.definition.get("kind", "")) for name, task in tasks.items()}
+
+    async def learn(self, name: str) -> Outcome | str:
+        """Learn a task now; a new version enters in shadow. A failure is said, and why is returned."""
+        state = self.states[name]
+        rows = state.rows
+        try:
+            outcome = await asyncio.to_thread(self._learn, name, state.since)
+        except (InputError, ModelError) as error:
+            state.tried = rows
+            self.progress.say(f"{name}: not learned: {error.message}")
+            return error.message
+        state.tried = rows
+        day = Day(name, int(time.time() // DAY), lessons=outcome.asked)
+        day.lessons_cost = outcome.cost or 0.0
+        async with self._counting:  # between rounds: states and cursor belong together
+            await asyncio.to_thread(self._commit, self._cursor, [day])
+        self.progress.say(f"{name}: {outcome.reason}, coverage {outcome.coverage:.0%}")
+        if outcome.version is not None:
+            number = outcome.version.version
+            evidence = outcome.to_dict()
+            self.store.versions.move(name, SHADOW, version=number, evidence=evidence, shadow=number)
+        return outcome
+
+    def _learn(self, name: str, since: float) -> Outcome:
+        definition = self.follower.definitions[name]
+        rows = list(self.store.ledger.traffic_since(since))
+        small = [row.id for row in rows if row.model.startswith(name + MARK)]
+        known = lessons(definition, rows, checks=self.store.ledger.checks_of(small))
+        pointer = self.store.versions.pointers().get(name)
+        in_service = None
+        if pointer is not None and pointer.serving is not None:
+            in_service = self.store.versions.version(name, pointer.serving)
+        return learn(
+            definition,
+            known,
+            self.store,
+            self.follower.large(name),
+            self.settings.learn,
+            config=self.config,
+            since=since,
+            in_service=in_service,
+            progress=self.progress,
+        )
+
+    # Pointers.
+
+    def _move(self) -> None:
+        """Take every step that the evidence allows."""
+        pointers = self.store.versions.pointers()
+        for task, state in list(self.states.items()):
+            pointer = pointers.get(task)
+            if pointer is None:
+                continue
+            if state.serving is not None and state.serving.version != pointer.serving:
+                state.serving = None
+            if state.trial is not None and state.trial.version != getattr(
+                pointer, state.trial.role
+            ):
+                state.trial = None
+            if state.serving is not None and state.serving.watch.alarm:
+                self._alarm(task, state, state.serving, pointer)
+            elif state.trial is not None:
+                self._advance(task, state.trial, pointer)
+
+    def _advance(self, task: str, trial: Evidence, pointer: Pointer) -> None:
+        earned = verdict(trial, self.settings.trial_rows)
+        if earned == "refuse":
+            self._step(task, "refused", pointer, trial, CLOSED)
+        elif earned == "pass" and trial.role == SHADOW:
+            share = self.settings.canary_share
+            places = {"shadow": None, "canary": trial.version, "share": share}
+            self._step(task, "canary", pointer, trial, places)
+        elif earned == "pass":
+            places = {**CLOSED, "serving": trial.version, "previous": pointer.serving}
+            self._step(task, "promoted", pointer, trial, places)
+
+    def _alarm(self, task: str, state: TaskState, evidence: Evidence, pointer: Pointer) -> None:
+        """Close the threshold; what is learned next comes from the time since the drift began."""
+        artifact = self.store.versions.version(task, evidence.version).artifact
+        inputs = self._inputs.test(task, artifact)
+        known = {
+            "drift_from": evidence.since,
+            "inputs": None if inputs is None else asdict(inputs),
+        }
+        state.since, state.rows, state.tried = evidence.since, evidence.rows_since, 0
+        self._commit(self._cursor)
+        places = {**CLOSED, "serving": None, "previous": pointer.serving}
+        self._step(task, "alarm", pointer, evidence, places, known)
+
+    def _step(
+        self,
+        task: str,
+        kind: str,
+        pointer: Pointer,
+        evidence: Evidence,
+        places: Mapping[str, Any],
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        summary = {**evidence.summary(), **(known or {})}
+        done = self.store.versions.move(
+            task, kind, version=evidence.version, evidence=summary, serial=pointer.serial, **places
+        )
+        if done:
+            self.progress.say(f"{task}{MARK}{evidence.version}: {kind}")
+
+
+def large_of(asked: str, config: Config) -> str:
+    """The large model behind the name that clients ask for."""
+    table = config.models.get(asked, {})
+    if table.get("large"):
+        return str(table["large"])
+    members = table.get("models")
+    if isinstance(members, list) and members:
+        return str(members[0] if table.get("kind") == "learned" else members[-1])
+    return asked
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
