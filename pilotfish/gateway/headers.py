@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pilotfish.gateway.refusals import Refusal
+from pilotfish.records import Decision
 
 if TYPE_CHECKING:
     from pilotfish.gateway.answer import Turn
@@ -19,6 +21,14 @@ def header_value(text: str) -> bytes:
     b'caf\\xe9\\x0a'
     """
     return b"".join(c.encode() if " " <= c <= "~" else f"\\x{ord(c):02x}".encode() for c in text)
+
+
+def telling(decisions: Sequence[Decision]) -> Decision:
+    """The outermost decision that says why: of an escalated answer, what the refused one scored."""
+    last = decisions[-1]
+    if last.reason != "last":
+        return last
+    return next((d for d in reversed(decisions[:-1]) if d.by == last.by), last)
 
 
 def answer_headers(turn: Turn, refusal: Refusal | None = None) -> list[tuple[bytes, bytes]]:
@@ -42,7 +52,7 @@ def answer_headers(turn: Turn, refusal: Refusal | None = None) -> list[tuple[byt
     elif completion is not None:
         head.append((b"x-pilotfish-model", header_value(completion.model)))
         if completion.decisions:
-            last = completion.decisions[-1]
+            last = telling(completion.decisions)
             head.append((b"x-pilotfish-reason", header_value(last.reason)))
             if last.score is not None:
                 head.append((b"x-pilotfish-score", b"%.6g" % last.score))

@@ -259,12 +259,12 @@ class Served:
             for entry in CATALOGUE.values():
                 if entry.kind == "language-model" and is_here(entry, self.config):
                     created = _modified(location(entry, self.config))
-                    yield ServedModel(entry.name, entry.kind, created, entry.licence, entry.name)
+                    yield ServedModel(entry.name, entry.kind, created, "local", entry.name)
         yield ServedModel(ALWAYS_HERE, "encoder", int(time.time()), "pilotfish", ALWAYS_HERE)
         for entry in CATALOGUE.values():
             if entry.kind == "encoder" and is_here(entry, self.config):
                 created = _modified(location(entry, self.config))
-                yield ServedModel(entry.name, entry.kind, created, entry.licence, entry.name)
+                yield ServedModel(entry.name, entry.kind, created, "local", entry.name)
 
     def _declared(self) -> Iterable[ServedModel]:
         created = _modified(self.config.path) if self.config.path else int(time.time())

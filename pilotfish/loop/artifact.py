@@ -24,6 +24,7 @@ from pilotfish.errors import ArtifactError, UnknownName
 from pilotfish.infer.cascade import Cascade
 from pilotfish.infer.certify import Certificate
 from pilotfish.infer.decide import decide
+from pilotfish.loop.as_learned import AsLearned
 from pilotfish.loop.rows import Template
 from pilotfish.loop.task import Task
 from pilotfish.models.calls import closing, stream
@@ -147,7 +148,8 @@ class OffloadedModel:
             f"{card.name}/{card.extra['student']}",
         )
         self.teacher = Deferred(self.large, lambda: load_model(self.large, config))
-        self.cascade = Cascade([self.small, self.teacher], [self.threshold], name=self.name)
+        escalated = Deferred(self.large, lambda: AsLearned(self.teacher.model, self.task))
+        self.cascade = Cascade([self.small, escalated], [self.threshold], name=self.name)
 
     @classmethod
     def load(
@@ -172,7 +174,6 @@ class OffloadedModel:
     def start_with(self, load: Callable[[str], Model]) -> None:
         """Take the large model from where others take theirs, when it is needed."""
         self.teacher = Deferred(self.large, lambda: load(self.large))
-        self.cascade.models[-1] = self.teacher
 
     def answer(self, inputs: Inputs) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
         """Small answers, scores, and which of them the certificate lets through."""

@@ -78,6 +78,18 @@ class _Form:
         return parse_rating(text, self.labels, scale=self.scale)
 
 
+def canonical_answer(text: str, params: Mapping[str, Any]) -> str:
+    """An answer as a request's ``labels``, ``answer`` and ``range`` name it.
+
+    Raises:
+        BadAnswer: The text is none of them.
+
+    >>> canonical_answer("The answer is: Linux.", {"labels": ["osx", "linux"]})
+    'linux'
+    """
+    return _Form.of(params).parse(text)
+
+
 class LabelModel:
     """A model whose answers are labels.
 

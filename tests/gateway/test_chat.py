@@ -197,7 +197,8 @@ def test_saving_is_against_the_large_model() -> None:
             got = gateway.chat("one two", model="both")
     # The small one's score is 0, so the large one answers, and the small one's answer is a loss.
     assert got.json()["model"] == got.headers["x-pilotfish-model"] == "large"
-    assert got.headers["x-pilotfish-reason"] == "last"
+    assert got.headers["x-pilotfish-reason"] == "score<threshold"
+    assert float(got.headers["x-pilotfish-score"]) == 0
     assert float(got.headers["x-pilotfish-cost"]) == pytest.approx((4 + 40) / 1e6)
     assert float(got.headers["x-pilotfish-saving"]) == pytest.approx(-4 / 1e6)
 
