@@ -1,8 +1,8 @@
 """Following the traffic: each recorded request becomes evidence on the versions of its task.
 
 A request says something about a version when it is known what both the version and the large model
-answer. Where the large model answered, that is free; where a small one did, a chosen share is asked of the
-large model after the fact, each request once.
+answer. Where the large model answered, that is free; where a small one did, a chosen share is asked of
+the large model after the fact, each request once.
 """
 
 from __future__ import annotations

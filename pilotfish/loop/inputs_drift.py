@@ -1,7 +1,7 @@
 """Have the inputs of a task moved away from those that its version learned from?
 
-An alarm says that answers differ; this says whether the inputs do. The vectors of some training inputs are
-kept with the artifact, those of the latest requests are made when they are asked for.
+An alarm says that answers differ; this says whether the inputs do. The vectors of some training inputs
+are kept with the artifact, those of the latest requests are made when they are asked for.
 """
 
 from __future__ import annotations

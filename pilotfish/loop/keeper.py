@@ -1,8 +1,9 @@
 """The loop beside the gateway: it finds tasks, learns, promotes, watches and rolls back.
 
 One process for each store (a lease sees to that), never on a user's path. Each round takes the next
-recorded requests, has the chosen small answers checked, and commits the evidence, the sums of the day and the
-cursor in one transaction; then pointers are moved, each move bound to the pointer that was decided on. So
+recorded requests, has the chosen small answers checked, and commits the evidence, the sums of the day
+and the cursor in one transaction; then pointers are moved, each move bound to the pointer that was
+decided on. So
 it can be killed at any moment: what was bought is in the store under a key of its own, and the next
 round starts where the last commit was.
 """

@@ -1,0 +1,57 @@
+"""``pilotfish forget``: delete a user's or a request's data, and say what has learned from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pilotfish.errors import InputError
+
+
+def forget(
+    user: Annotated[
+        str, typer.Option(help="The `user` of the requests, or the id of an API key.")
+    ] = "",
+    request: Annotated[str, typer.Option(help="The id of one request: req_...")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: Annotated[str, typer.Option(help="URL of the store. Default: pilotfish.db here.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Delete what the store has of a user or a request; sums without texts stay.
+
+    Artifacts are not changed: those that learned from the data are named, so that they can be
+    deleted and learned again without it.
+    """
+    from dataclasses import asdict
+
+    from pilotfish.config import load_config
+    from pilotfish.store.store import open_store
+
+    _check(user, request)
+    what = f"everything of the user {user!r}" if user else f"the request {request}"
+    if not yes:
+        typer.confirm(f"Delete {what} from the store?", abort=True)
+    with open_store(store or load_config().store) as database:
+        gone = database.ledger.forget(user=user, request_id=request)
+        folders = {
+            f"{task}@{number}": database.versions.version(task, number).artifact
+            for task, number in gone.versions
+        }
+    if as_json:
+        typer.echo(json.dumps({**asdict(gone), "artifacts": folders}))
+        return
+    typer.echo(
+        f"Deleted {gone.requests} requests, {gone.calls} stored answers and {gone.remarks} checks "
+        "and remarks."
+    )
+    for name, folder in folders.items():
+        typer.echo(f"{name} has learned from them: {folder}")
+
+
+def _check(user: str, request: str) -> None:
+    if bool(user) == bool(request):
+        raise InputError(
+            "Got neither --user nor --request, or both.", remedy="Give one: --user NAME"
+        )
