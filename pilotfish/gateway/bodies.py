@@ -36,13 +36,21 @@ def check(data: dict[str, Any], kind: type[S]) -> S:
         Refusal: One of them is wrong; ``param`` names it.
     """
     try:
-        return msgspec.convert(data, kind)
+        try:
+            return msgspec.convert(data, kind)
+        except msgspec.ValidationError:  # JSON knows one kind of number: 70.0 is the integer 70
+            return msgspec.convert({k: _whole(v) for k, v in data.items()}, kind)
     except msgspec.ValidationError as error:
         words, _, path = str(error).partition(" - at `$")
         inner = (path.rstrip("`").lstrip("."), _missing(words))
         param = ".".join(name for name in inner if name)
         where = f" in {param}" if param else ""
         raise Refusal(400, "invalid_value", f"{words}{where}.", param=param or None) from None
+
+
+def _whole(value: Any) -> Any:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**63
+    return int(value) if whole else value
 
 
 def _missing(words: str) -> str:

@@ -50,7 +50,7 @@ async def embeddings(turn: Turn, body: bytes) -> None:
         model = await turn.gateway.served.ready(name)
         if not isinstance(model, OpenAIModel):
             raise Refusal(
-                400,
+                404,
                 "endpoint_not_supported",
                 f"The model {name!r} makes no embeddings.",
                 param="model",

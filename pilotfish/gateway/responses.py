@@ -38,7 +38,7 @@ async def responses(turn: Turn, body: bytes) -> None:
     model = await turn.gateway.served.ready(name)
     if not isinstance(model, OpenAIModel):
         raise Refusal(
-            400,
+            404,
             "endpoint_not_supported",
             f"The model {name!r} has no Responses API.",
             param="model",

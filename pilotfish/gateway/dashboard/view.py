@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pilotfish.gateway.dashboard import charts
+from pilotfish.gateway.refusals import Refusal
 from pilotfish.loop import figures as say
 from pilotfish.store.figures import Answered, Figures, Saving, Share
 
@@ -117,13 +118,25 @@ class Setting:
 def span_of(query: str) -> Span:
     """The span in a query string; the first one when it names none.
 
-    >>> span_of("range=24h").minutes, span_of("range=x").minutes
+    Raises:
+        Refusal: It names one that there is not.
+
+    >>> span_of("range=24h").minutes, span_of("").minutes
     (1440, 60)
     """
     from urllib.parse import parse_qs
 
-    name = parse_qs(query).get("range", [""])[-1]
-    return next((span for span in SPANS if span.name == name), SPANS[0])
+    name = parse_qs(query, keep_blank_values=True).get("range", [SPANS[0].name])[-1]
+    found = next((span for span in SPANS if span.name == name), None)
+    if found is None:
+        known = ", ".join(span.name for span in SPANS)
+        raise Refusal(
+            400,
+            "invalid_value",
+            f"Got range={name[:40]!r}, but expected one of {known}.",
+            param="range",
+        )
+    return found
 
 
 def render_figures(figures: Figures, span: Span, recent: Sequence[Recent], setting: Setting) -> str:
