@@ -303,9 +303,8 @@ class Turn:
         self._recorded = True
         gateway, completion = self.gateway, self.completion
         self._compare()
-        if completion is not None:
-            if completion.cost and self.caller is not None:
-                gateway.access.spent(self.caller, completion.cost)
+        if completion is not None and completion.cost and self.caller is not None:
+            gateway.access.spent(self.caller, completion.cost)
         exchange = Exchange(
             id=self.id,
             time=self.began,

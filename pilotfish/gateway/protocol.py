@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -21,6 +21,7 @@ MOST_HEAD = 1 << 16  # bytes of request line and headers
 MOST_HEADERS = 100
 HEADER_SECONDS = 10.0
 LINGER_SECONDS = 2.0
+MOST_GATHERED = 1 << 16  # bytes
 
 CONNECTION = "pilotfish.connection"  # the scope's key for the connection itself
 
@@ -49,6 +50,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected; it has ``header_seconds`` to begin."""
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _Gathering(transport, self.loop))
         self._arm()
 
     def data_received(self, data: bytes) -> None:
@@ -194,6 +196,42 @@ class GatewayProtocol(HttpToolsProtocol):
             self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + rest)
         except httptools.HttpParserError as error:
             self._refuse(_malformed(error))
+
+
+class _Gathering:
+    """A transport that writes once per turn of the loop what was written in it.
+
+    An answer's head and body, or the events that came in one packet, then leave in one system call.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MOST_GATHERED:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class _Body:
