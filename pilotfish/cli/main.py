@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 import pilotfish
+from pilotfish.cli.account import account
+from pilotfish.cli.forget import forget
 from pilotfish.cli.keys import keys
+from pilotfish.cli.learn import learn
 from pilotfish.cli.models import models
 from pilotfish.cli.offload import offload
 from pilotfish.cli.pull import pull
+from pilotfish.cli.replay import replay
+from pilotfish.cli.rollback import rollback
+from pilotfish.cli.route import route
 from pilotfish.cli.run import run
 from pilotfish.cli.serve import serve
 from pilotfish.cli.show import show
+from pilotfish.cli.tasks import tasks
 from pilotfish.errors import ConfigError, InputError, PilotfishError
 
 app = typer.Typer(
@@ -24,8 +31,22 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing help with rich takes twice as long as all else together
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (offload, run, serve, show, pull, models):
+for verb in (
+    offload,
+    run,
+    serve,
+    replay,
+    show,
+    pull,
+    models,
+    tasks,
+    learn,
+    rollback,
+    account,
+    forget,
+):
     app.command()(verb)
+app.add_typer(route)
 app.add_typer(keys)
 
 

@@ -29,6 +29,9 @@ COMPOSITES = Registry(
         "cascade": "pilotfish.infer.cascade:Cascade",
         "fallback": "pilotfish.infer.fallback:Fallback",
         "router": "pilotfish.infer.router:Router",
+        "learned": "pilotfish.loop.learned:LearnedModel",
+        "fuse": "pilotfish.infer.fuse:Fuse",
+        "narrow": "pilotfish.infer.narrow:Narrow",
     },
 )
 
