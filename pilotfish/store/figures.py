@@ -45,7 +45,7 @@ class Share:
 
         >>> share = Share.of(3, 200)
         >>> round(share.low, 5), round(share.high, 5)
-        (0.00511, 0.04316)
+        (0.00511, 0.04317)
         """
         if n == 0:
             return cls(0, 0, 0.0, 1.0)
