@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from pilotfish.config import Config, load_config
@@ -87,7 +88,10 @@ def serve(
             os.environ[_WORKER] = json.dumps(told)
             settings_of_all = uvicorn_config("pilotfish.gateway.serve:worker", settings)
             settings_of_all.workers = settings.workers
-            Multiprocess(settings_of_all, sockets=[listener]).run()
+            supervisor = Multiprocess(settings_of_all, sockets=[listener])
+            supervisor.run()
+            if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+                raise ConfigError("A worker could not start; its message is above.")
     finally:
         listener.close()
 
