@@ -148,6 +148,16 @@ def router(folder: Path, fails: bool = False) -> Iterator[Model]:
 
 
 @contextmanager
+def fuse(folder: Path, fails: bool = False) -> Iterator[Model]:
+    yield declared("fuse", fails, top=1)
+
+
+@contextmanager
+def narrow(folder: Path, fails: bool = False) -> Iterator[Model]:
+    yield declared("narrow", fails, top=2)
+
+
+@contextmanager
 def cached(folder: Path, fails: bool = False) -> Iterator[Model]:
     with (
         fake(folder, () if fails else PROMPTS) as inner,
@@ -272,6 +282,8 @@ COMPOSITES = {
     "cascade": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
     "fallback": ModelRow(fallback, lambda folder: fallback(folder, fails=True)),
     "router": ModelRow(router, lambda folder: router(folder, fails=True)),
+    "fuse": ModelRow(fuse, lambda folder: fuse(folder, fails=True)),
+    "narrow": ModelRow(narrow, lambda folder: narrow(folder, fails=True)),
 }
 
 CLASSIFIERS: dict[str, Callable[[Path], Classifier]] = {
@@ -287,6 +299,7 @@ CONFIDENCES = {
     "mean_probability": 0.6,
     "least_probability": 0.4,
 }
+
 
 @dataclass(frozen=True)
 class PredictorRow:
@@ -320,12 +333,62 @@ PREDICTORS = {
     "contrastive": PredictorRow(),
 }
 
+JUDGES: dict[str, Callable[[Any], Any]] = {
+    "confidence": lambda outcomes: load("JUDGES", "confidence")("margin"),
+    "self-verification": lambda outcomes: load("JUDGES", "self-verification")(
+        pf.FakeModel("Verdict: correct"), samples=2
+    ),
+    "sample-agreement": lambda outcomes: load("JUDGES", "sample-agreement")(
+        pf.FakeModel("It is 7"), samples=2, pattern="[0-9]+"
+    ),
+    "model-agreement": lambda outcomes: load("JUDGES", "model-agreement").fit(outcomes),
+    "learned": lambda outcomes: load("JUDGES", "learned").fit(outcomes, pattern="[0-9]+"),
+    "pairwise": lambda outcomes: load("JUDGES", "pairwise").fit(outcomes, pattern="[0-9]+"),
+}
+
+
+def load(registry: str, name: str) -> Any:
+    from pilotfish.infer.judges import JUDGES as judges
+    from pilotfish.infer.policies import POLICIES as policies
+
+    return {"JUDGES": judges, "POLICIES": policies}[registry].load(name)
+
+
+def pomdp(names: tuple[str, ...]) -> Any:
+    rng = np.random.default_rng(0)
+    quality = rng.random((200, len(names))) < 0.6
+    scores = 0.3 * quality + 0.7 * rng.random(quality.shape)
+    cost, order = np.arange(1.0, len(names) + 1), tuple(range(len(names)))
+    method = load("POLICIES", "verification-pomdp")
+    return method.fit(names, order, quality, scores, cost, weight=0.05, bins=3)
+
+
+def spread(names: tuple[str, ...]) -> Any:
+    return 0.05 * np.eye(len(names), dtype=np.float32)
+
+
+POLICIES: dict[str, Callable[[tuple[str, ...]], Any]] = {
+    "weighted": lambda names: load("POLICIES", "weighted")(names, 0.05),
+    "chain": lambda names: load("POLICIES", "chain").of(names, list(names[:2]), [0.5]),
+    "cascade-routing": lambda names: load("POLICIES", "cascade-routing")(
+        names, spread(names), 0.05
+    ),
+    "reservation": lambda names: load("POLICIES", "reservation")(names, spread(names), 0.05),
+    "verification-pomdp": pomdp,
+    "mixed": lambda names: load("POLICIES", "mixed")(
+        POLICIES["weighted"](names), POLICIES["chain"](names), 0.5
+    ),
+    "certified": lambda names: load("POLICIES", "certified")(POLICIES["chain"](names), 2, 0.7),
+}
+
 TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.BACKENDS": MODELS,
     "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,
     "pilotfish.infer.CONFIDENCES": CONFIDENCES,
     "pilotfish.infer.predictors.PREDICTORS": PREDICTORS,
+    "pilotfish.infer.judges.JUDGES": JUDGES,
+    "pilotfish.infer.policies.POLICIES": POLICIES,
     "pilotfish.models.ENCODERS": ENCODERS,
     "pilotfish.distill.STUDENTS": STUDENTS,
 }

@@ -99,24 +99,43 @@ class AnswerFeatures:
         out: Floats = (np.clip(dense, -CLIP, CLIP) * STEP).astype(np.float32)
         return out
 
-    def together(self, same: Floats, asked: NDArray[np.bool_], model: int) -> Floats:
+    def together(
+        self,
+        same: Floats,
+        asked: NDArray[np.bool_],
+        model: int,
+        logits: Floats,
+        support: Floats | None = None,
+    ) -> Floats:
         """Features of a model's answers among others.
 
         Args:
             same: Agreement of every two answers ``[n, m, m]``.
             asked: Which others may be looked at ``[n, m]``.
             model: Whose answers.
+            logits: How sure one may be of each answer alone, as log-odds ``[n, m]``.
+            support: :func:`votes_for` of the same, where it is wanted for several models.
 
         Returns:
-            ``[n, 2 * m + 2]``: agreeing, differing, mean agreement, whether others were asked.
+            ``[n, 4 * m + 4]``: who agrees, who differs, both times how sure of them one may be, the mean
+            agreement, the support of the strongest rival, of the answer itself, and whether others were
+            asked.
         """
         others = asked.copy()
         others[:, model] = False
         agree = same[:, model] * others
         differ = (1.0 - same[:, model]) * others
-        count = others.sum(axis=1, keepdims=True)
-        mean = agree.sum(axis=1, keepdims=True) / np.maximum(count, 1)
-        return np.hstack([agree, differ, mean, count > 0]).astype(np.float32)
+        count = np.maximum(others.sum(axis=1, keepdims=True), 1)
+        sure = np.clip(logits, -CLIP, CLIP) / 2
+        own_vote = _votes(logits[:, [model]], asked[:, [model]])
+        support = (votes_for(same, asked, logits) if support is None else support) - (
+            same[:, :, model] * own_vote
+        )
+        rival = (support * differ).max(axis=1, keepdims=True)
+        own = support[:, [model]]
+        others_asked = others.any(axis=1, keepdims=True)
+        parts = [agree, differ, agree * sure, differ * sure, agree.sum(1, keepdims=True) / count]
+        return np.hstack([*parts, rival, own, others_asked]).astype(np.float32)
 
     def _dense(self, questions: QuestionFeatures, answers: Sequence[str]) -> Floats:
         final = [self.same.final(text) is not None for text in answers]
@@ -151,6 +170,17 @@ class AnswerFeatures:
         parts = [arrays[f"answers.{name}"] for name in ("axes", "center", "location", "scale")]
         used = encoder if settings["embeds"] else None
         return cls(used, Same(settings["pattern"]), *parts)
+
+
+def votes_for(same: Floats, asked: NDArray[np.bool_], logits: Floats) -> Floats:
+    """Sum of the probabilities of all answers asked for that agree with each ``[n, m]``."""
+    found: Floats = np.matmul(same, _votes(logits, asked)[:, :, None])[:, :, 0]
+    return found
+
+
+def _votes(logits: Floats, asked: NDArray[np.bool_]) -> Floats:
+    found: Floats = (0.5 * (1 + np.tanh(0.5 * logits)) * asked).astype(np.float32)
+    return found
 
 
 def _axes(rows: Floats) -> tuple[Floats, Floats]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import InputError
-from pilotfish.infer.judges.answer_features import AnswerFeatures
+from pilotfish.infer.judges.answer_features import AnswerFeatures, votes_for
 from pilotfish.infer.judges.judge import Bools, only, present, seen
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.models.logistic import fit_logistic
@@ -26,6 +26,7 @@ from pilotfish.models.protocols import Encoder
 from pilotfish.records import Completion, Request
 
 COPIES = 3  # random sets of other answers for each question
+FOLDS = 4
 STRENGTH = 0.1  # scikit-learn's C
 
 
@@ -35,26 +36,19 @@ class LearnedScorer:
     Args:
         models: Their names.
         features: What it reads.
-        coefficients: ``[m, width]``.
-        bias: ``[m]``.
-        together: Whether it looks at other models' answers.
+        alone: Coefficients of an answer's own features, then the bias ``[m, width + 1]``.
+        joint: Those of all features, then the bias; ``[m, 0]`` if it looks at one answer at a time.
     """
 
     def __init__(
-        self,
-        models: tuple[str, ...],
-        features: AnswerFeatures,
-        coefficients: Floats,
-        bias: Floats,
-        together: bool,
+        self, models: tuple[str, ...], features: AnswerFeatures, alone: Floats, joint: Floats
     ) -> None:
         self.name = "learned"
         self.models = models
         self.features = features
-        self.coefficients = coefficients
-        self.bias = bias
-        self.together = together
-        self._last: tuple[Outcomes, list[Floats], Floats] | None = None
+        self.alone = alone
+        self.joint = joint
+        self._last: tuple[Outcomes, Floats, Floats, Floats] | None = None
 
     @classmethod
     def fit(
@@ -96,34 +90,36 @@ class LearnedScorer:
             encoder,
             pattern,
         )
-        same = (
-            features.same.matrix(outcomes.answers) if together else np.zeros((n, m, m), np.float32)
-        )
-        columns, biases = [], []
-        asked = features.questions(outcomes.texts)
+        asked, fold = features.questions(outcomes.texts), rng.integers(FOLDS, size=n)
+        single = np.zeros((n, m), np.float32)
+        own, alone = [], []
         for j, name in enumerate(outcomes.models):
-            rows = np.flatnonzero(known[:, j])
-            if not rows.size:
+            if not known[:, j].any():
                 raise InputError(f"No quality was recorded of {name}.")
-            own = features.alone(asked.take(rows), list(texts[rows, j]))
-            blocks, targets = [], []
-            for copy in range(COPIES if together and m > 1 else 1):
+            own.append(features.alone(asked, list(texts[:, j])))
+            alone.append(_fit(own[j], outcomes.quality[:, j], known[:, j], strength))
+            # Others' votes are weighed by logits of fits that did not see their answers.
+            for k in range(FOLDS):
+                rows, held = known[:, j] & (fold != k), fold == k
+                fitted = (
+                    _fit(own[j], outcomes.quality[:, j], rows, strength) if rows.any() else alone[j]
+                )
+                single[held, j] = own[j][held] @ fitted[:-1] + fitted[-1]
+        if not together:
+            return cls(outcomes.models, features, np.stack(alone), np.zeros((m, 0), np.float32))
+        same = features.same.matrix(outcomes.answers)
+        joint = []
+        for j in range(m):
+            rows = np.flatnonzero(known[:, j])
+            blocks = []
+            for copy in range(COPIES):
                 share = rng.random((len(rows), 1)) * (copy > 0)  # the first time alone
                 others = known[rows] & (rng.random((len(rows), m)) < share)
-                blocks.append(np.hstack([own, features.together(same[rows], others, j)]))
-                targets.append(outcomes.quality[rows, j])
-            ((weights, bias),) = fit_logistic(
-                [np.vstack(blocks)],
-                np.concatenate(targets)[:, None].astype(np.float32),
-                np.ones(len(rows) * len(blocks)),
-                multilabel=True,
-                strengths=[strength],
-            )
-            columns.append(weights[0][:, 0])
-            biases.append(bias[0])
-        return cls(
-            outcomes.models, features, np.stack(columns), np.array(biases, np.float32), together
-        )
+                votes = features.together(same[rows], others, j, single[rows])
+                blocks.append(np.hstack([own[j][rows], votes]))
+            quality = np.tile(outcomes.quality[rows, j], COPIES)
+            joint.append(_fit(np.vstack(blocks), quality, np.ones(len(quality), bool), strength))
+        return cls(outcomes.models, features, np.stack(alone), np.stack(joint))
 
     async def score(self, request: Request, completion: Completion) -> float:
         """The probability that an answer is right, nothing else having been asked."""
@@ -165,26 +161,35 @@ class LearnedScorer:
             )
         visible = seen(outcomes, asked)
         if self._last is None or self._last[0] is not outcomes:
-            texts = _texts(outcomes)
-            asked_of = self.features.questions(outcomes.texts)
-            own = []
-            for j in range(len(self.models)):
-                alone = self.features.alone(asked_of, list(texts[:, j]))
-                own.append(alone @ self.coefficients[j, : alone.shape[1]] + self.bias[j])
-            self._last = (outcomes, own, self.features.same.matrix(outcomes.answers))
-        _, own, same = self._last
-        logits = np.stack(own, axis=1)
-        if self.together:
-            for j in range(len(self.models)):
-                others = self.features.together(same, visible, j)
-                logits[:, j] += others @ self.coefficients[j, -others.shape[1] :]
-        return only(0.5 * (1 + np.tanh(0.5 * logits)), visible)
+            self._last = (outcomes, *self._read(outcomes))
+        _, alone, base, same = self._last
+        if not self.joint.size:
+            return only(_sigmoid(alone), visible)
+        logits = np.empty_like(base)
+        support = votes_for(same, visible, alone)
+        for j in range(len(self.models)):
+            votes = self.features.together(same, visible, j, alone, support)
+            logits[:, j] = base[:, j] + votes @ self.joint[j, -1 - votes.shape[1] : -1]
+        return only(_sigmoid(logits), visible)
+
+    def _read(self, outcomes: Outcomes) -> tuple[Floats, Floats, Floats]:
+        """Log-odds of every answer alone, its own part of the joint ones, and who agrees."""
+        assert outcomes.answers is not None
+        texts, asked = _texts(outcomes), self.features.questions(outcomes.texts)
+        alone = np.zeros(outcomes.quality.shape, np.float32)
+        base = np.zeros_like(alone)
+        for j in range(len(self.models)):
+            own = self.features.alone(asked, list(texts[:, j]))
+            alone[:, j] = own @ self.alone[j, :-1] + self.alone[j, -1]
+            if self.joint.size:
+                base[:, j] = own @ self.joint[j, : own.shape[1]] + self.joint[j, -1]
+        return alone, base, self.features.same.matrix(outcomes.answers)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """JSON values and arrays; :meth:`restore` is the inverse."""
         settings, arrays = self.features.state()
-        values = {"models": list(self.models), "together": self.together, "features": settings}
-        return values, {**arrays, "coefficients": self.coefficients, "bias": self.bias}
+        values = {"models": list(self.models), "features": settings}
+        return values, {**arrays, "alone": self.alone, "joint": self.joint}
 
     @classmethod
     def restore(
@@ -195,10 +200,25 @@ class LearnedScorer:
     ) -> Self:
         """Rebuild from :meth:`state`; the encoder is the one that it was fitted with."""
         features = AnswerFeatures.restore(settings["features"], arrays, encoder)
-        models = tuple(settings["models"])
-        return cls(
-            models, features, arrays["coefficients"], arrays["bias"], bool(settings["together"])
-        )
+        return cls(tuple(settings["models"]), features, arrays["alone"], arrays["joint"])
+
+
+def _fit(inputs: Floats, quality: Floats, rows: Bools, strength: float) -> Floats:
+    """Coefficients, then the bias, of a logistic regression on these rows ``[width + 1]``."""
+    ((weights, bias),) = fit_logistic(
+        [inputs[rows]],
+        quality[rows][:, None].astype(np.float32),
+        np.ones(int(rows.sum())),
+        multilabel=True,
+        strengths=[strength],
+    )
+    out: Floats = np.append(weights[0][:, 0], bias[0]).astype(np.float32)
+    return out
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    out: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
+    return out
 
 
 def _texts(outcomes: Outcomes) -> NDArray[np.object_]:
