@@ -37,14 +37,13 @@ class Score:
     """What a policy reached, mean over the splits.
 
     Attributes:
-        policy: As it was named. measures: By name, each with its interval. ``quality`` and ``cost`` are
-        those of the setting that does
-            not mind cost; ``quality_at_single_cost`` is at the cost of the best single model. ``aiq``,
-            and for two models ``apgr``, ``cpt50`` and ``cpt80``, are those of
+        policy: As it was named.
+        measures: By name, each with its interval. ``quality``, ``cost`` and ``strong_share`` are those
+            of its best setting; ``quality_at_single_cost`` is at the cost of the best single model;
+            ``aiq``, and for two models ``apgr``, ``cpt50`` and ``cpt80``, are those of
             :mod:`pilotfish.infer.scoreboard`.
-        curve: Mean quality at a range of mean costs ``[points, 2]``, cost first; NaN where it cannot go
-        so
-            low. Empty without costs.
+        curve: Mean quality at a range of mean costs ``[points, 2]``, cost first; NaN where it cannot
+            go so low. Empty without costs.
     """
 
     policy: str

@@ -12,8 +12,9 @@ from typing import Any
 from pilotfish.config import Config
 from pilotfish.distill.student import Student, load_student
 from pilotfish.errors import UnknownName
+from pilotfish.infer.routing import KIND, Routing
 from pilotfish.models.load import load_encoder
-from pilotfish.models.protocols import Floats
+from pilotfish.models.protocols import Classifier, Floats
 from pilotfish.records import Inputs
 from pilotfish.store.artifacts import load_artifact
 
@@ -30,8 +31,10 @@ class StudentClassifier:
         self.classes = student.classes
 
     @classmethod
-    def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> StudentClassifier:
+    def from_spec(cls, rest: str, settings: Mapping[str, Any], config: Config) -> Classifier:
         """Load from ``artifact:FOLDER``; every file is checked against the card first.
+
+        A routing artifact (``pilotfish route fit``) is a classifier by itself.
 
         Raises:
             ArtifactError: It is no artifact, or holds no student.
@@ -39,7 +42,10 @@ class StudentClassifier:
         """
         for name in settings:
             raise UnknownName("artifact setting", name, ())
-        return cls(load_student(load_artifact(rest), lambda name: load_encoder(name, config)))
+        artifact = load_artifact(rest)
+        if artifact.card.kind == KIND:
+            return Routing.load(artifact, lambda name: load_encoder(name, config))
+        return cls(load_student(artifact, lambda name: load_encoder(name, config)))
 
     def predict_proba(self, texts: Sequence[str]) -> Floats:
         """Probabilities ``[n, classes]``."""

@@ -4,7 +4,6 @@ Stacking (Wolpert 1992; Breiman 1996): each part predicts every recorded questio
 not see it, and weights that are not negative are chosen so that the weighted sum has the least squared
 error; then the parts are fitted again on everything. What counts for routing is the difference between
 models, so errors are taken about each question's mean over models as well as about the overall mean.
-Weights are shrunk towards equal ones.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Stacked:
         *,
         parts: Sequence[str] = PARTS,
         folds: int = FOLDS,
-        shrinkage: float = 0.3,
+        shrinkage: float = 0.0,
     ) -> Self:
         """Fit every part, and again on parts of the outcomes where it does not bring ``left_out``.
 

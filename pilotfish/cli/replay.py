@@ -1,0 +1,174 @@
+"""``pilotfish replay``: replay routing and cascade policies on recorded outcomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilotfish.errors import InputError
+
+if TYPE_CHECKING:
+    from pilotfish.infer.outcomes import Outcomes
+    from pilotfish.infer.replay import Score
+
+_SHOWN = (
+    "quality",
+    "cost",
+    "strong_share",
+    "quality_at_single_cost",
+    "aiq",
+    "apgr",
+    "cpt50",
+    "cpt80",
+)
+
+
+def replay(
+    outcomes: Annotated[
+        Path, typer.Argument(help="Recorded outcomes (.parquet, .jsonl, .csv); see the guide.")
+    ],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A predictor (kernel, knn:k=5), cascade:learned, cascade:SIGNAL, single, random or "
+            "oracle; repeat to compare. Default: single, knn, stacked, oracle."
+        ),
+    ] = None,
+    models: Annotated[str, typer.Option(help="Models to use, comma-separated.")] = "",
+    prompt: Annotated[str, typer.Option(help="Column of the question.")] = "",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KIND=PATTERN for files with other names, e.g. 'quality={}'; {} is the model."
+        ),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="MODEL=INPUT,OUTPUT: dollars per million tokens, for files without costs."
+        ),
+    ] = None,
+    answer_tokens: Annotated[
+        float, typer.Option(help="With --price: tokens of an answer without text. 0: unknown.")
+    ] = 0.0,
+    fit: Annotated[
+        float, typer.Option(help="Share (below 1) or number of the questions to fit on.")
+    ] = 0.5,
+    seeds: Annotated[int, typer.Option(help="Splits; the same for all policies.")] = 3,
+    samples: Annotated[int, typer.Option(help="Bootstrap draws for the 95% intervals.")] = 200,
+    encoder: Annotated[str, typer.Option(help="Encoder of predictors that embed.")] = "static",
+    plot: Annotated[
+        Path | None, typer.Option(help="Where the curves go (.svg, .png or .pdf).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all measures as JSON.")] = False,
+) -> None:
+    """Replay policies on recorded outcomes: quality, cost, APGR, CPT, AIQ with 95% intervals.
+
+    Example: pilotfish replay outcomes.parquet --policy knn --policy stacked --plot curves.svg
+    """
+    from pilotfish.infer.replay import replay as run
+    from pilotfish.models.load import load_encoder
+
+    recorded = read(outcomes, models, prompt, column, price, answer_tokens)
+    wanted = policy or ["single", "knn", "stacked", "oracle"]
+    scores = run(
+        recorded, wanted, fit=fit, seeds=seeds, samples=samples, encoder=load_encoder(encoder)
+    )
+    if plot is not None:
+        from pilotfish.loop.routing_plot import draw_curves
+
+        draw_curves(scores, recorded, plot)
+    if as_json:
+        typer.echo(json.dumps([_row(score) for score in scores]))
+        return
+    _print(scores, recorded, seeds)
+
+
+def read(
+    path: Path,
+    models: str,
+    prompt: str,
+    column: list[str] | None,
+    price: list[str] | None,
+    answer_tokens: float,
+) -> Outcomes:
+    """Outcomes as the options say."""
+    from pilotfish.infer.outcome_files import read_outcomes
+
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    columns = dict(_pair(text, "--column KIND=PATTERN") for text in column or ())
+    recorded = read_outcomes(path, models=names, prompt=prompt, columns=columns or None)
+    if price:
+        from math import nan
+
+        prices = dict(_price(text) for text in price)
+        recorded = recorded.priced(prices, answer_tokens=answer_tokens or nan)
+    return recorded
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"Got {text!r}, but expected {form}.")
+    return name, value
+
+
+def _price(text: str) -> tuple[str, Any]:
+    from pilotfish.config import Price
+
+    name, equals, value = text.rpartition("=")
+    rates = value.split(",")
+    try:
+        asked, said = (float(rate) for rate in (rates * 2)[:2])
+    except ValueError:
+        equals = ""
+    if not equals or not name or len(rates) > 2 or min(asked, said) < 0:
+        raise InputError(
+            f"Got --price {text!r}, but expected MODEL=INPUT,OUTPUT.",
+            remedy="For example: --price gpt-4.1-mini=0.4,1.6",
+        )
+    return name, Price(asked, said)
+
+
+def _row(score: Score) -> dict[str, Any]:
+    measures = {
+        name: {"value": found.value, "low": found.low, "high": found.high}
+        for name, found in score.measures.items()
+    }
+    curve = [
+        {"cost": cost, "quality": None if quality != quality else quality}
+        for cost, quality in score.curve.tolist()
+    ]
+    return {"policy": score.policy, "measures": measures, "curve": curve}
+
+
+def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [name for name in _SHOWN if any(name in score.measures for score in scores)]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for score in scores:
+        table.add_column(score.policy, justify="right")
+    for name in shown:
+        found = [score.measures.get(name) for score in scores]
+        cells = ["" if one is None else _cell(one.value, one.low, one.high) for one in found]
+        table.add_row(name.replace("_", " "), *cells)
+    console = Console()
+    console.print(
+        f"{len(outcomes):,} questions, {len(outcomes.models)} models, {seeds} splits; value and half the "
+        "width of its 95% interval",
+        end="\n\n",
+    )
+    console.print(table)
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    half = (high - low) / 2
+    if abs(value) >= 0.01 or value == 0:
+        return f"{value:.3f} ±{half:.3f}"
+    return f"{value:.2e} ±{half:.0e}"

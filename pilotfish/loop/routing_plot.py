@@ -1,0 +1,58 @@
+"""The curves of ``pilotfish replay``: mean quality against mean cost, one line a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pilotfish.errors import InputError
+from pilotfish.infer.outcomes import Outcomes
+from pilotfish.infer.replay import Score
+
+LINES = ("-", "--", "-.", ":")
+
+
+def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -> None:
+    """Draw to ``.svg``, ``.png`` or ``.pdf``; the single models are points with their names.
+
+    Args:
+        scores: Of :func:`pilotfish.infer.replay.replay`.
+        outcomes: What they were replayed on.
+        path: Where to.
+
+    Raises:
+        InputError: Costs are unknown, or the file's ending is not one of these.
+    """
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise InputError(f"Got {path.name!r}, but expected a file that ends in .svg, .png or .pdf.")
+    if not all(len(score.curve) for score in scores):
+        raise InputError(
+            "A plot needs the cost of every answer, but some are unknown.",
+            remedy="Add cost columns, or give --price MODEL=INPUT,OUTPUT",
+        )
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    ax = figure.add_subplot()
+    for i, score in enumerate(scores):
+        cost, quality = score.curve.T
+        ax.plot(cost, quality, ls=LINES[i % len(LINES)], lw=1.8, label=score.policy)
+    cost, quality = outcomes.mean_cost(), outcomes.mean_quality()
+    ax.plot(cost, quality, "o", ms=5, color="0.35")
+    for name, x, y in zip(outcomes.models, cost.tolist(), quality.tolist(), strict=True):
+        ax.annotate(name, (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7)
+    if cost.min() > 0 and cost.max() > 20 * cost.min():
+        ax.set_xscale("log")
+    ax.set(xlabel="mean cost of a request", ylabel="mean quality")
+    top = max(float(np.nanmax(score.curve[:, 1])) for score in scores)
+    ax.set_ylim(top=min(1.0, top + 0.02))
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    # Same input, same file: no date in it, and identifiers that do not change.
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "pilotfish"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)

@@ -1,0 +1,80 @@
+"""Replaying several policies on the same splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pilotfish.errors import InputError, UnknownName
+from pilotfish.infer.outcomes import Outcomes
+from pilotfish.infer.replay import parse_settings, replay
+
+
+def topics(n: int = 300, *, seed: int = 0, cost: bool = True) -> Outcomes:
+    """A cheap model that knows sums, a dear one that knows everything but poems."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 3, n)
+    words = ("add the numbers", "write a poem about", "prove the theorem of")
+    texts = tuple(f"{words[k]} {rng.integers(100)} {i}" for i, k in enumerate(kinds))
+    quality = np.stack([kinds == 0, kinds != 1], axis=1).astype(np.float32)
+    flip = rng.random((n, 2)) < 0.05
+    quality = np.abs(quality - flip)
+    prices = np.tile(np.array([1, 10], np.float32), (n, 1)) if cost else np.full((n, 2), np.nan)
+    probability = np.where(quality[:, :1] == 1, 0.9, 0.1).repeat(2, axis=1).astype(np.float32)
+    return Outcomes(
+        texts,
+        ("small", "large"),
+        quality,
+        prices.astype(np.float32),
+        signals={"probability": probability},
+    )
+
+
+def test_policies_are_ranked_as_they_must_be() -> None:
+    outcomes = topics()
+    names = ["single", "random", "logistic", "oracle", "cascade:probability"]
+    scores = {s.policy: s for s in replay(outcomes, names, seeds=2, samples=50)}
+    quality = {name: s.measures["quality"].value for name, s in scores.items()}
+    assert quality["single"] <= quality["oracle"]
+    assert quality["logistic"] <= quality["oracle"]
+    apgr = {name: s.measures["apgr"].value for name, s in scores.items() if "apgr" in s.measures}
+    assert set(apgr) == {"random", "logistic", "cascade:probability"}
+    assert apgr["random"] == pytest.approx(0.5, abs=0.1)
+    assert apgr["logistic"] > 0.75
+    aiq = {name: s.measures["aiq"].value for name, s in scores.items() if "aiq" in s.measures}
+    assert aiq["logistic"] > aiq["random"]
+    single = scores["single"].measures
+    assert single["quality_at_single_cost"].value == pytest.approx(
+        single["quality"].value, abs=0.02
+    )
+    for score in scores.values():
+        for found in score.measures.values():
+            assert found.low <= found.value + 1e-9
+            assert found.value <= found.high + 1e-9
+        assert score.curve.shape == (50, 2)
+
+
+def test_the_order_of_the_policies_changes_nothing() -> None:
+    outcomes = topics(120)
+    one = replay(outcomes, ["random", "knn"], seeds=1, samples=20)
+    other = replay(outcomes, ["knn", "random"], seeds=1, samples=20)
+    for a, b in zip(one, reversed(other), strict=True):
+        assert a.policy == b.policy
+        assert a.measures == b.measures
+
+
+def test_without_costs_what_needs_none_is_there() -> None:
+    (score,) = replay(topics(120, cost=False), ["knn:k=10"], seeds=1, samples=0)
+    assert {"apgr", "cpt50", "cpt80", "quality", "strong_share"} == set(score.measures)
+    assert score.curve.shape == (0, 2)
+
+
+def test_names_that_are_none_are_refused_before_anything_is_fitted() -> None:
+    outcomes = topics(60)
+    with pytest.raises(UnknownName, match="Did you mean 'oracle'"):
+        replay(outcomes, ["knn", "oracel"])
+    with pytest.raises(UnknownName, match="judge of a cascade"):
+        replay(outcomes, ["cascade:mood"])
+    with pytest.raises(InputError, match="NAME=VALUE"):
+        replay(outcomes, ["knn:k"])
+    assert parse_settings("k=5,labels=soft,x=[1]") == {"k": 5, "labels": "soft", "x": [1]}
