@@ -62,18 +62,39 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def pool(
-    handler: Handler, *, read_timeout: float = 5.0, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Pool]:
-    async with await asyncio.start_server(handler, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        address = Address("127.0.0.1", port, f"127.0.0.1:{port}", tls)
+async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A port behind which a handler answers; in the end every connection is really closed."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client left
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=5)
+            assert not late
+
+
+@asynccontextmanager
+async def pool(handler: Handler, *, read_timeout: float = 5.0) -> AsyncIterator[Pool]:
+    async with listening(handler) as port:
+        address = Address("127.0.0.1", port, f"127.0.0.1:{port}")
         made = Pool(address, connect_timeout=5.0, read_timeout=read_timeout)
         try:
             yield made
         finally:
             made.close()
-            await asyncio.sleep(0.01)
 
 
 async def post(client: Pool, body: bytes = b"{}") -> Response:
@@ -325,8 +346,7 @@ async def test_tls_and_a_certificate_that_is_not_trusted(tmp_path: Path) -> None
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     theirs.load_cert_chain(certificate, key)
     endpoint = Endpoint(TWO, TWO)
-    async with await asyncio.start_server(endpoint, "127.0.0.1", 0, ssl=theirs) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(endpoint, theirs) as port:
         for trusted in (True, False):
             ours = ssl.create_default_context()
             if trusted:
@@ -340,4 +360,3 @@ async def test_tls_and_a_certificate_that_is_not_trusted(tmp_path: Path) -> None
                 with pytest.raises(NotConnected, match="certificate"):
                     await fetch(client)
             client.close()
-            await asyncio.sleep(0.05)
