@@ -99,9 +99,13 @@ class Access:
         store: Where keys and meters are.
         settings: ``keys`` says whether keys are demanded; ``"auto"``: when any was ever made (so that
             revoking the last one does not open the gateway), or others than this machine can reach it.
+
+    Attributes:
+        denied: Requests refused for want of a valid key; they are not recorded.
     """
 
     def __init__(self, store: Store, settings: AccessSettings) -> None:
+        self.denied = 0
         self._store = store
         self._mode = settings.keys
         self._local = is_loopback(settings.host)
@@ -139,6 +143,7 @@ class Access:
                 return caller
         if not self._demanded():
             return self._anybody  # clients send some key even to servers that want none
+        self.denied += 1
         if not key:
             raise Refusal(
                 401,

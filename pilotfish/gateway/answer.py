@@ -13,7 +13,6 @@ memory of this process.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from pilotfish.gateway.refusals import Refusal, refusal_of
 from pilotfish.models.deadline import deadline
 from pilotfish.records import Completion, Request
 from pilotfish.store.traffic import Exchange
+from pilotfish.store.traffic_rows import new_request_id
 
 if TYPE_CHECKING:
     from pilotfish.gateway.access import Caller
@@ -66,8 +66,8 @@ class Turn:
         self.gateway = gateway
         self.endpoint = endpoint
         self.scope = scope
-        self.id = f"req_{os.urandom(12).hex()}"
         self.began = time.time()
+        self.id = new_request_id(self.began)
         self.asked = ""
         self.task = ""
         self.request: Request | None = None
@@ -301,14 +301,16 @@ class Turn:
         if self._recorded:
             return
         self._recorded = True
+        if self.caller is None:
+            return  # without a valid key nobody may fill the disk; access counts them
         gateway, completion = self.gateway, self.completion
         self._compare()
-        if completion is not None and completion.cost and self.caller is not None:
+        if completion is not None and completion.cost:
             gateway.access.spent(self.caller, completion.cost)
         exchange = Exchange(
             id=self.id,
             time=self.began,
-            caller=self.caller.id if self.caller is not None else "",
+            caller=self.caller.id,
             task=self.task,
             asked=self.asked,
             endpoint=self.endpoint,

@@ -248,6 +248,7 @@ class Collector:
             yield gauge
         for name, words, value in (
             ("pilotfish_refused_requests", "Refused for want of a place.", admission.refused),
+            ("pilotfish_denied_requests", "Refused for want of a valid key.", gateway.access.denied),
             ("pilotfish_recorder_lost_exchanges", "Records that were lost.", recorder.lost),
             ("pilotfish_recorder_withheld_texts", "Records without texts.", recorder.withheld),
         ):

@@ -80,6 +80,7 @@ async def test_whom_it_refuses(store, header, code, caplog):
     refusal = await refused(access.admit(header))
     assert (refusal.status, refusal.code) == (401, code)
     assert refusal.kind == "authentication_error"
+    assert access.denied == 1
     assert "S3cret" not in f"{refusal} {refusal.body()} {refusal.__context__} {caplog.text}"
     await access.aclose()
 
