@@ -148,6 +148,14 @@ def router(folder: Path, fails: bool = False) -> Iterator[Model]:
 
 
 @contextmanager
+def learned(folder: Path, fails: bool = False) -> Iterator[Model]:
+    """Before anything is learned: all goes to the large model, which is the first one here."""
+    model = declared("learned", fails)
+    yield model
+    wait(model.aclose())  # type: ignore[attr-defined]
+
+
+@contextmanager
 def fuse(folder: Path, fails: bool = False) -> Iterator[Model]:
     yield declared("fuse", fails, top=1)
 
@@ -282,6 +290,7 @@ COMPOSITES = {
     "cascade": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
     "fallback": ModelRow(fallback, lambda folder: fallback(folder, fails=True)),
     "router": ModelRow(router, lambda folder: router(folder, fails=True)),
+    "learned": ModelRow(learned, lambda folder: learned(folder, fails=True)),
     "fuse": ModelRow(fuse, lambda folder: fuse(folder, fails=True)),
     "narrow": ModelRow(narrow, lambda folder: narrow(folder, fails=True)),
 }

@@ -306,6 +306,8 @@ class Served:
             return str(table["large"])
         if table.get("kind") in ("cascade", "fallback"):
             return member_specs(name, self.config)[-1]
+        if table.get("kind") == "learned":
+            return member_specs(name, self.config)[0]
         if self._kind(name) == "artifact":
             spec = self._served[name].spec if name in self._served else name
             return getattr(self._models.built().get(spec), "large", None)
