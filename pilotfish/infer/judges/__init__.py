@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from pilotfish.registry import Registry
 
-_ROOM = "pilotfish.infer.judges"
-
 JUDGES = Registry(
     "judge",
     {
-        "confidence": f"{_ROOM}.confidence:ConfidenceJudge",
-        "self-verification": f"{_ROOM}.verification:SelfVerification",
-        "sample-agreement": f"{_ROOM}.sample_agreement:SampleAgreement",
-        "model-agreement": f"{_ROOM}.model_agreement:ModelAgreement",
-        "learned": f"{_ROOM}.learned:LearnedScorer",
-        "pairwise": f"{_ROOM}.pairwise:PairwiseRanker",
+        "confidence": "pilotfish.infer.judges.confidence:ConfidenceJudge",
+        "self-verification": "pilotfish.infer.judges.verification:SelfVerification",
+        "sample-agreement": "pilotfish.infer.judges.sample_agreement:SampleAgreement",
+        "model-agreement": "pilotfish.infer.judges.model_agreement:ModelAgreement",
+        "learned": "pilotfish.infer.judges.learned:LearnedScorer",
+        "pairwise": "pilotfish.infer.judges.pairwise:PairwiseRanker",
     },
 )

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from pilotfish.registry import Registry
 
-_ROOM = "pilotfish.infer.policies"
-
 POLICIES = Registry(
     "policy",
     {
-        "weighted": f"{_ROOM}.weighted:Weighted",
-        "chain": f"{_ROOM}.chain:Chain",
-        "cascade-routing": f"{_ROOM}.cascade_routing:CascadeRouting",
-        "reservation": f"{_ROOM}.reservation:Reservation",
-        "verification-pomdp": f"{_ROOM}.verification_pomdp:VerificationPomdp",
-        "mixed": f"{_ROOM}.mixed:Mixed",
-        "certified": f"{_ROOM}.certified:Certified",
+        "weighted": "pilotfish.infer.policies.weighted:Weighted",
+        "chain": "pilotfish.infer.policies.chain:Chain",
+        "cascade-routing": "pilotfish.infer.policies.cascade_routing:CascadeRouting",
+        "reservation": "pilotfish.infer.policies.reservation:Reservation",
+        "verification-pomdp": "pilotfish.infer.policies.verification_pomdp:VerificationPomdp",
+        "mixed": "pilotfish.infer.policies.mixed:Mixed",
+        "certified": "pilotfish.infer.policies.certified:Certified",
     },
 )
