@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pilotfish.errors import UnknownName
 from pilotfish.gateway.pages import Receive, Scope, Send, header, reply
-from pilotfish.gateway.refusals import Refusal
 
 if TYPE_CHECKING:
     from pilotfish.gateway.app import Gateway
@@ -27,11 +27,7 @@ async def show_model(gateway: Gateway, scope: Scope, receive: Receive, send: Sen
     rows = await _rows(gateway, scope)
     name = scope["path"].removeprefix(PREFIX)
     if name not in rows:
-        import difflib
-
-        near = difflib.get_close_matches(name, rows, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise Refusal(404, "model_not_found", f"Unknown model {name!r}.{hint}", param="model")
+        raise UnknownName("model", name, rows)
     await reply(scope, send, msgspec.json.encode(rows[name]), "application/json")
 
 

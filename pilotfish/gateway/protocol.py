@@ -43,6 +43,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._headers = 0
         self._in_head = self._in_body = False
         self._over: Refusal | None = None
+        self._next: Refusal | None = None  # goes out after the answers that are due before it
+        self._deaf = False
         self._timer: asyncio.TimerHandle | None = None
 
     # Connection callbacks.
@@ -56,7 +58,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         self._unset_keepalive_if_required()
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
         try:
             self.parser.feed_data(data)
@@ -106,6 +108,11 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._disarm()
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if version not in ("1.1", "1.0") or hosts > 1 or (hosts == 0 and version == "1.1"):
+            self._over = _malformed(ValueError(f"version {version} with {hosts} host headers"))
+            raise ValueError  # RFC 9112, 3.2
         self._in_head, self._in_body = False, True
         super().on_headers_complete()
 
@@ -121,8 +128,11 @@ class GatewayProtocol(HttpToolsProtocol):
         To close at once would reset the connection under a client that is still sending, and the answer
         would be lost with it.
         """
+        last = not self.pipeline
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        if self._next is not None and last:
+            self._end_with(self._next)
+        elif self._in_body and not self.transport.is_closing():
             self._disarm()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
@@ -160,10 +170,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         cycle = self.cycle
         busy = cycle is not None and not cycle.response_complete
+        if busy and self._in_body and self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # its body is wrong, and its turn has not come
+            self._in_body = False
         if busy and not self._in_body:
-            # The next request is wrong; the answer to this one goes out first, and then the
-            # connection ends.
-            cycle.keep_alive = False
+            # The next request is wrong; the answers to those before it go out first.
+            self._next = self._next or refusal
             return
         if busy:
             started, cycle.disconnected = cycle.response_started, True
@@ -174,9 +186,20 @@ class GatewayProtocol(HttpToolsProtocol):
             if started:
                 self.transport.close()
                 return
-        if not self.transport.is_closing():
-            self.transport.write(plain_error(refusal, self.server_state.default_headers))
-            self.transport.close()
+        self._end_with(refusal)
+
+    def _end_with(self, refusal: Refusal) -> None:
+        """Say it, and that no more comes; hear out for a while what the client still sends.
+
+        To close with bytes unread would reset the connection, and the answer would be lost with it.
+        """
+        if self._deaf or self.transport.is_closing():
+            return
+        self._disarm()
+        self._deaf, self._in_head, self._in_body = True, False, False
+        self.transport.write(plain_error(refusal, self.server_state.default_headers))
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Decline an upgrade (h2c, websocket) by answering in HTTP/1.1 (RFC 9110, 7.8).
@@ -223,6 +246,10 @@ class _Gathering:
         self._size += len(data)
         if self._size > MOST_GATHERED:
             self._flush()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
 
     def close(self) -> None:
         self._flush()
