@@ -190,6 +190,8 @@ def test_pruned_orders_lose_nothing_here_and_scores_may_depend_on_who_was_asked(
         return score * (0.5 + 0.5 * (len(asked) > 1))
 
     plans = search_chains(NAMES, rows.quality, rows.cost, of, answer="all", grid=6)
+    every = search_chains(NAMES, rows.quality, rows.cost, of, answer="all", grid=6, prune=False)
+    assert [(p.cost, p.quality) for p in plans] == [(p.cost, p.quality) for p in every]
     for plan in plans[:: max(len(plans) // 8, 1)]:
 
         def seen(outcomes: Outcomes, asked: Any) -> Any:
