@@ -8,29 +8,27 @@ from __future__ import annotations
 
 from pilotfish.registry import Registry
 
-_ROOM = "pilotfish.infer.predictors"
-
 PREDICTORS = Registry(
     "quality predictor",
     {
-        "stacked": f"{_ROOM}.stacked:Stacked",
-        "average": f"{_ROOM}.average:Average",
-        "knn": f"{_ROOM}.knn:Neighbours",
-        "linear": f"{_ROOM}.linear:Linear",
-        "logistic": f"{_ROOM}.logistic:Logistic",
-        "kernel": f"{_ROOM}.kernel:Kernel",
-        "forest": f"{_ROOM}.forest:Forest",
-        "hybrid": f"{_ROOM}.hybrid:Hybrid",
-        "matrix-factorization": f"{_ROOM}.matrix_factorization:MatrixFactorization",
-        "bradley-terry": f"{_ROOM}.bradley_terry:BradleyTerry",
-        "reward-distilled": f"{_ROOM}.reward_distilled:RewardDistilled",
-        "expert-loss": f"{_ROOM}.expert_loss:ExpertLoss",
-        "agreement": f"{_ROOM}.agreement:Agreement",
-        "tags": f"{_ROOM}.tags:Tags",
-        "self-knowledge": f"{_ROOM}.self_knowledge:SelfKnowledge",
-        "svm": f"{_ROOM}.svm:SupportVectors",
-        "mlp": f"{_ROOM}.mlp:Perceptron",
-        "elo": f"{_ROOM}.elo:Elo",
-        "contrastive": f"{_ROOM}.contrastive:Contrastive",
+        "stacked": "pilotfish.infer.predictors.stacked:Stacked",
+        "average": "pilotfish.infer.predictors.average:Average",
+        "knn": "pilotfish.infer.predictors.knn:Neighbours",
+        "linear": "pilotfish.infer.predictors.linear:Linear",
+        "logistic": "pilotfish.infer.predictors.logistic:Logistic",
+        "kernel": "pilotfish.infer.predictors.kernel:Kernel",
+        "forest": "pilotfish.infer.predictors.forest:Forest",
+        "hybrid": "pilotfish.infer.predictors.hybrid:Hybrid",
+        "matrix-factorization": "pilotfish.infer.predictors.matrix_factorization:MatrixFactorization",
+        "bradley-terry": "pilotfish.infer.predictors.bradley_terry:BradleyTerry",
+        "reward-distilled": "pilotfish.infer.predictors.reward_distilled:RewardDistilled",
+        "expert-loss": "pilotfish.infer.predictors.expert_loss:ExpertLoss",
+        "agreement": "pilotfish.infer.predictors.agreement:Agreement",
+        "tags": "pilotfish.infer.predictors.tags:Tags",
+        "self-knowledge": "pilotfish.infer.predictors.self_knowledge:SelfKnowledge",
+        "svm": "pilotfish.infer.predictors.svm:SupportVectors",
+        "mlp": "pilotfish.infer.predictors.mlp:Perceptron",
+        "elo": "pilotfish.infer.predictors.elo:Elo",
+        "contrastive": "pilotfish.infer.predictors.contrastive:Contrastive",
     },
 )
