@@ -54,7 +54,11 @@ class CascadeRouting:
     order: tuple[int, ...] = ()
     max_size: int = 3
     draws: int = DRAWS
-    _sets: list[tuple[int, ...]] = field(init=False, repr=False)
+    _sets: list[tuple[int, ...]] = field(init=False, repr=False)  # by size
+    _members: Bools = field(init=False, repr=False)
+    _levels: list[tuple[Ints, Ints]] = field(
+        init=False, repr=False
+    )  # set of one less, its new member
 
     def __post_init__(self) -> None:
         m = len(self.models)
@@ -68,32 +72,42 @@ class CascadeRouting:
         else:
             most = 1 if self.family == "one" else min(self.max_size, m)
             sets = [s for k in range(1, most + 1) for s in itertools.combinations(range(m), k)]
+        members = np.zeros((len(sets), m), bool)
+        levels = []
+        for size in sorted({len(each) for each in sets}):
+            level = [each for each in sets if len(each) == size]
+            before = {each: i for i, each in enumerate(e for e in sets if len(e) == size - 1)}
+            grown = [_grown(each, before) for each in level]
+            levels.append((np.array([p for p, _ in grown]), np.array([j for _, j in grown])))
+        for i, each in enumerate(sets):
+            members[i, list(each)] = True
         object.__setattr__(self, "_sets", sets)
+        object.__setattr__(self, "_members", members)
+        object.__setattr__(self, "_levels", levels)
 
     def set_values(self, view: View, asked: Sequence[int]) -> tuple[list[tuple[int, ...]], Floats]:
         """The sets that contain ``asked``, and what each is worth ``[n, sets]``, paid costs left out."""
         mean, covariance = after(self.covariance, view, asked)
-        sets = [s for s in self._sets if set(asked) <= set(s)]
-        if tuple(asked) not in sets and asked:
-            sets = [tuple(asked), *sets]
         moves = _normal(len(self.models), self.draws) @ _root(covariance).T  # [draws, m]
         drawn = mean[:, None, :] + moves[None]  # [n, draws, m]
-        value = np.empty((len(mean), len(sets)), np.float32)
-        largest: dict[tuple[int, ...], Floats] = {}
-        for k, members in enumerate(sets):
-            before = members[:-1]
-            own = drawn[:, :, members[-1]]
-            if len(members) == 1:
-                top = own
-            elif before in largest:
-                top = np.maximum(largest[before], own)
-            else:
-                top = drawn[:, :, list(members)].max(axis=2)
-            largest[members] = top
-            new = [j for j in members if j not in asked]
+        tops: list[Floats] = []
+        values: list[Floats] = []
+        for parents, last in self._levels:
             # The draws' mean is exact for one model; for more it is off by what the draws are off.
-            best = mean[:, members[0]] if len(members) == 1 else top.mean(axis=1)
-            value[:, k] = best - self.weight * view.cost[:, new].sum(axis=1)
+            top = drawn[:, :, last]
+            if tops:
+                top = np.maximum(tops[-1][:, :, parents], top)
+            values.append(top.mean(axis=1) if tops else mean[:, last])
+            tops.append(top)
+        new = self._members.copy()
+        new[:, list(asked)] = False
+        value = np.hstack(values) - self.weight * (view.cost @ new.T.astype(np.float32))
+        kept: Bools = np.asarray(self._members[:, list(asked)].all(axis=1))
+        sets = [members for members, keep in zip(self._sets, kept, strict=True) if keep]
+        value = value[:, kept]
+        if asked and tuple(asked) not in sets:  # more were asked than a set may hold
+            sets = [tuple(asked), *sets]
+            value = np.hstack([mean[:, list(asked)].max(axis=1, keepdims=True), value])
         return sets, value
 
     def step(self, view: View) -> Step:
@@ -131,6 +145,15 @@ class CascadeRouting:
         if lost.any() and len(asked) < len(self.models):
             found[lost] = np.where(view.asked, -np.inf, view.expected)[lost].argmax(axis=1)
         return found
+
+
+def _grown(members: tuple[int, ...], before: dict[tuple[int, ...], int]) -> tuple[int, int]:
+    """A set with one member less among ``before``, and that member."""
+    for j in members:
+        rest = tuple(k for k in members if k != j)
+        if rest in before:
+            return before[rest], j
+    return 0, members[0]  # sets of one model
 
 
 @functools.lru_cache(maxsize=16)
