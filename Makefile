@@ -20,10 +20,11 @@ test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
 	$(PYTHON) -m pytest -m pulled -rs $(ARGS)
 
-test-torch: ## Install the torch and litellm extras, then run the tests that need them
-	$(PYTHON) -m pip install --editable '.[test,torch,litellm]'
+test-torch: ## Install the torch, litellm and clients extras, then run the tests that need them
+	$(PYTHON) -m pip install --editable '.[test,torch,litellm,clients]'
 	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2
-	$(PYTHON) -m pytest tests -m 'pulled or not pulled' -k 'transformer or litellm' -rs $(ARGS)
+	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
+		-k 'transformer or litellm or test_clients' -rs $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
 	$(PYTHON) -m ruff check .

@@ -118,6 +118,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is complete."""
+        if self.parser.should_upgrade():
+            return  # llhttp says so of every upgrade; its body is still to come
         self._in_body = False
         self._disarm()
         super().on_message_complete()

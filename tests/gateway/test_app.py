@@ -209,6 +209,15 @@ def test_an_upgrade_is_declined_and_the_request_answered(gateway: Running) -> No
         assert reply["choices"][0]["message"]["content"] == "ok"
 
 
+def test_a_declined_upgrade_waits_for_its_body(gateway: Running) -> None:
+    head = HEAD + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as connection:
+        connection.sendall(head)
+        threading.Event().wait(0.1)
+        connection.sendall(BODY)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+
+
 def test_requests_in_one_packet_are_answered_in_order(gateway: Running) -> None:
     one = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     last = one.replace(b"host: x", b"host: x\r\nconnection: close")
