@@ -38,6 +38,7 @@ from pilotfish.gateway.refusals import Refusal, refusal_of
 from pilotfish.gateway.responses import responses
 from pilotfish.gateway.served import Served
 from pilotfish.gateway.settings import ServeSettings
+from pilotfish.loop.marks import Unrecorded
 from pilotfish.store.store import Store, open_store
 
 _REMOTE = ("openai", "litellm")
@@ -93,6 +94,7 @@ class Gateway:
             durable=settings.durable,
             texts=settings.store_texts,
             redact=find_redactor(settings.redact),
+            private=Unrecorded(store),
         )
         recorder.start()
         checks = Checks(

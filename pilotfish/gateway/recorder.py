@@ -17,10 +17,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from pilotfish.errors import PilotfishError, StoreError
 from pilotfish.gateway.redaction import redacted, without_texts
+from pilotfish.records import Request
 from pilotfish.store.store import Store
 from pilotfish.store.traffic import Exchange
 from pilotfish.store.traffic_rows import Group
@@ -28,6 +29,8 @@ from pilotfish.store.traffic_rows import Group
 INTERVAL = 0.1  # seconds that a relaxed group collects
 MOST_IN_GROUP = 512  # some milliseconds of work, so that the event loop is never kept for long
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts while the store fails
+
+T = TypeVar("T")
 
 _log = logging.getLogger("pilotfish.recorder")
 
@@ -39,6 +42,7 @@ class Recorder:
         store: Where to; opened with ``durable="full"`` for records that must survive a power cut.
         durable: Whether :meth:`written` is used and failures are its callers' (see the module's text).
         texts: Keep what was asked and answered; without, only numbers, names and decisions.
+        private: Says of a request that its texts must not be kept; asked in the writing thread.
         redact: Applied to every text before it is written. Where it fails, the record has no texts.
         max_waiting: Exchanges that may wait in memory.
         max_bytes: Characters of text that may wait in memory.
@@ -56,6 +60,7 @@ class Recorder:
         durable: bool,
         texts: bool = True,
         redact: Callable[[str], str] | None = None,
+        private: Callable[[Request], bool] | None = None,
         max_waiting: int = 20_000,
         max_bytes: int = 64 << 20,
     ) -> None:
@@ -66,6 +71,7 @@ class Recorder:
         self._durable = durable
         self._texts = texts
         self._redact = redact
+        self._private = private
         self._max_waiting = max_waiting
         self._max_bytes = max_bytes
         self._queue: deque[tuple[Exchange, int, asyncio.Future[None] | None]] = deque()
@@ -152,64 +158,83 @@ class Recorder:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            await self._wake.wait()
-            if not (self._durable or self._closing):
-                await asyncio.sleep(INTERVAL)
-            while self._queue and await self._write_group():
+            if self.failing:
+                await self._pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                await self._wake.wait()
                 pause = FIRST_PAUSE
-            if self._closing and (not self._queue or self.failing):
+                if not (self._durable or self._closing):
+                    await asyncio.sleep(INTERVAL)
+            if self._queue:
+                await self._write_waiting()
+            elif self.failing:  # readiness depends on it, so it is not left to the next request
+                self._judge(await self._attempt(self._store.check))
+            if self._closing and (self.failing or not self._queue):
                 self.lost += len(self._queue)
                 self._queue.clear()
                 return
             if not self._queue:
                 self._wake.clear()
-            elif self.failing:
-                await self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until a caller waits or the end has come."""
         step = 0.05
         for _ in range(round(seconds / step)):
-            if self._closing:
+            if self._closing or (self._durable and self._queue):
                 return
             await asyncio.sleep(step)
 
-    async def _write_group(self) -> bool:
-        """Write the oldest exchanges; False when the store failed."""
+    async def _write_waiting(self) -> None:
+        while self._queue:
+            await self._write_group()
+            few = not (self._durable or self._closing) and len(self._queue) < MOST_IN_GROUP
+            if self.failing or few:  # a relaxed group collects for its interval
+                return
+
+    async def _write_group(self) -> None:
+        """Write the oldest exchanges, and tell those who wait for theirs."""
         queue = self._queue
         group = [queue.popleft() for _ in range(min(len(queue), MOST_IN_GROUP))]
         self._writing = len(group)
-        loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._thread, self._write, [x for x, _, _ in group], self._again)
-        await asyncio.wait([job])
+        job = await self._attempt(self._write, [x for x, _, _ in group], self._again)
         self._writing = 0
-        error = job.exception()
-        failed = error is not None
-        if failed != self.failing:
-            self.failing = failed
-            if failed:
-                _log.error("Writing to the store fails: %s", _named(error))
-            else:
-                _log.warning("Writing to the store works again; %d records were lost.", self.lost)
-        refused = {} if failed else job.result()
+        error = self._judge(job)
+        refused = job.result() if error is None else {}
         kept = []
         for row in group:
             exchange, size, promise = row
-            if failed and promise is None:
+            if error is not None and promise is None:
                 kept.append(row)
                 continue
             self._bytes -= size
-            reason = error if failed else refused.get(exchange.id)
+            reason = refused.get(exchange.id) if error is None else error
             if promise is None:
                 self.lost += reason is not None
             elif not promise.done():
                 promise.set_exception(_named(reason)) if reason else promise.set_result(None)
         queue.extendleft(reversed(kept))
         self._again = bool(kept)
-        if failed:
+        if self.failing:
             self._drop_oldest()
         self._make_room()
-        return not failed
+
+    async def _attempt(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Work in the thread, done; whatever it raised is kept in the future."""
+        job = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        await asyncio.wait([job])
+        return job
+
+    def _judge(self, job: asyncio.Future[Any]) -> BaseException | None:
+        """Note whether the store fails; its error, if so."""
+        error = job.exception()
+        failed = error is not None
+        if failed and not self.failing:
+            _log.error("Writing to the store fails: %s", _named(error))
+        elif self.failing and not failed:
+            _log.warning("Writing to the store works again; %d records were lost.", self.lost)
+        self.failing = failed
+        return error
 
     def _make_room(self) -> None:
         if self.failing or not self.full:
@@ -228,6 +253,8 @@ class Recorder:
 
     def _prepared(self, exchange: Exchange) -> Exchange:
         if not self._texts:
+            return without_texts(exchange)
+        if self._private and exchange.request is not None and self._private(exchange.request):
             return without_texts(exchange)
         if self._redact is None:
             return exchange

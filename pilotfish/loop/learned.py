@@ -6,7 +6,7 @@ are read again when they are half a second old, before the next request is answe
 roll-back or an alarm holds in every worker within a second. While the store cannot be read, the large
 model answers everything, because an alarm might be waiting there.
 
-Privacy marks of a task are kept here too: what is local-only never reaches the large model, and what is
+Two privacy marks of a task are kept here: what is local-only never reaches the large model, and what is
     to
 be redacted is redacted before it leaves.
 """
@@ -35,8 +35,6 @@ from pilotfish.models.settings import read_settings
 from pilotfish.records import Chunk, Completion, Request
 from pilotfish.store.store import Store, open_store
 from pilotfish.store.versions import Pointer, Pointers, Version
-
-UNRECORDED = "unrecorded"  # in an answer's ``extra``: its texts must not be kept
 
 
 class LearnedSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -129,21 +127,20 @@ class LearnedModel:
         if trail.kept is None:
             model = self._other(marks)
             trail.settle(await model.complete(to_send(request, marks)), left)
-        return _marked(trail.result(), marks)
+        return trail.result()
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream the answer; a small one comes as one chunk."""
         trail, marks, left = await self._try_small(request)
         if trail.kept is not None:
-            answer = _marked(trail.result(), marks)
+            answer = trail.result()
             yield Chunk(text=answer.text, completion=answer)
             return
         async with closing(stream(self._other(marks), to_send(request, marks))) as chunks:
             async for chunk in chunks:
                 if chunk.completion is not None:
                     trail.settle(chunk.completion, left)
-                    whole = _marked(trail.result(), marks)
-                    chunk = dataclasses.replace(chunk, completion=whole)
+                    chunk = dataclasses.replace(chunk, completion=trail.result())
                 yield chunk
 
     async def _try_small(self, request: Request) -> tuple[Trail, Mapping[str, Any], str]:
@@ -285,9 +282,3 @@ def to_send(request: Request, marks: Mapping[str, Any]) -> Request:
     """A request as it may leave, by the marks of its task."""
     name = str(marks.get("redact") or "")
     return redacted(request, find_redaction(name)) if name else request
-
-
-def _marked(answer: Completion, marks: Mapping[str, Any]) -> Completion:
-    if not marks.get("unrecorded"):
-        return answer
-    return dataclasses.replace(answer, extra={**answer.extra, UNRECORDED: True})

@@ -120,7 +120,8 @@ def drive(
         kill_every: Seconds after which the learning process is killed and started again; 0: never.
     """
     began = time.monotonic()
-    large, sent, report = Large(), [], Report()
+    large, report = Large(), Report()
+    sent: list[Sent] = []
     with ExitStack() as stack:
         upstream = stack.enter_context(FakeServer(large, keep=False))
         store_file = folder / "loop.db"
