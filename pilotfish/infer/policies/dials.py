@@ -16,6 +16,7 @@ import numpy as np
 from pilotfish.errors import InputError
 from pilotfish.infer.outcomes import Floats
 from pilotfish.infer.policies.chain_search import Plan
+from pilotfish.infer.policies.mixed import Mixed
 from pilotfish.infer.policies.policy import Play, Policy
 
 
@@ -112,6 +113,30 @@ def pick(
             f"Got min_quality={min_quality:g}, but the best that can be had is {best:.4g}."
         )
     return min(good, key=lambda s: (s.cost, -s.quality))
+
+
+def mix(settings: Sequence[Setting], max_cost: float) -> Policy:
+    """The best mean quality for exactly this mean cost: two settings of the upper hull, and a coin.
+
+    A frontier of separate settings leaves a part of most budgets unspent. Between two of them a coin
+    reaches every cost, and the best pair lies on the upper convex hull of (cost, quality).
+
+    Raises:
+        InputError: Even the cheapest setting costs more.
+    """
+    cheap = pick(settings, max_cost=max_cost)
+    if cheap is max(settings, key=lambda s: (s.quality, -s.cost)):
+        return cheap.policy
+    best, found = cheap.quality, cheap.policy
+    below = [s for s in settings if s.cost <= max_cost]
+    above = [s for s in settings if s.cost > max_cost]
+    for low in below:
+        for high in above:
+            share = (high.cost - max_cost) / (high.cost - low.cost)
+            quality = share * low.quality + (1 - share) * high.quality
+            if quality > best + 1e-12:
+                best, found = quality, Mixed(low.policy, high.policy, share)
+    return found
 
 
 def _mean(values: Floats) -> float:

@@ -17,7 +17,7 @@ from pilotfish.infer.policies.beliefs import spread
 from pilotfish.infer.policies.cascade_routing import CascadeRouting
 from pilotfish.infer.policies.chain import Chain, data_shunt, synergy_of_thoughts
 from pilotfish.infer.policies.chain_search import search_chains
-from pilotfish.infer.policies.dials import Setting, pick, settings_of_plans, sweep
+from pilotfish.infer.policies.dials import Setting, mix, pick, settings_of_plans, sweep
 from pilotfish.infer.policies.mixed import Mixed, spend
 from pilotfish.infer.policies.policy import Play, Policy, Step, View, play
 from pilotfish.infer.policies.reservation import Reservation, reservation_value
@@ -436,6 +436,34 @@ def test_dials_pick_from_the_frontier() -> None:
         pick(some, max_cost=0.5)
     with pytest.raises(InputError, match=r"can be had is 0\.75"):
         pick(some, min_quality=0.78, max_cost=5)
+
+
+def test_a_budget_between_two_settings_is_spent_by_a_coin() -> None:
+    some = [
+        Setting(Weighted(NAMES, w), c, q, 0.0)
+        for w, c, q in ((4, 1.0, 0.5), (3, 2.0, 0.52), (2, 3.0, 0.7), (1, 9.0, 0.8))
+    ]
+    mixed = mix(some, 2.0)
+    assert isinstance(mixed, Mixed)
+    assert (mixed.first, mixed.second) == (some[0].policy, some[2].policy), (
+        "2.0 lies under the hull"
+    )
+    assert mixed.share == pytest.approx(0.5)
+    assert mix(some, 3.0) == some[2].policy
+    assert mix(some, 20.0) == some[3].policy
+    with pytest.raises(InputError, match="can be had is 1"):
+        mix(some, 0.5)
+    # The linear programme over all settings agrees.
+    for budget in (1.3, 2.5, 5.0):
+        best = linprog(
+            [-s.quality for s in some], A_ub=[[s.cost for s in some]], b_ub=[budget],
+            A_eq=np.ones((1, 4)), b_eq=[1],
+        )  # fmt: skip
+        coin = mix(some, budget)
+        assert isinstance(coin, Mixed)
+        of = {s.policy: s.quality for s in some}
+        got = coin.share * of[coin.first] + (1 - coin.share) * of[coin.second]
+        assert got == pytest.approx(-best.fun)
 
 
 def test_a_sweep_and_a_search_make_frontiers() -> None:
