@@ -55,6 +55,15 @@ class Forest:
         self.values = values
         self.roots = roots
         self.left_out: Floats | None = None
+        # A leaf is its own child, so that all trees are walked for as long as the deepest.
+        own = np.arange(len(nodes), dtype=np.int32)
+        leaf = nodes[:, 0] < 0
+        self._feature = np.where(leaf, 0, nodes[:, 0])
+        self._child = np.where(leaf[:, None], own[:, None], nodes[:, 1:]).ravel()
+        self._depth, level = 0, roots
+        while not leaf[level].all():
+            level = np.unique(self._child.reshape(-1, 2)[level])
+            self._depth += 1
 
     @classmethod
     def fit(
@@ -123,16 +132,17 @@ class Forest:
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Mean over the trees ``[n, models]``, and its standard error from their spread."""
         x = self._inputs(self.features, self.directions, texts)
+        width = x.shape[1]
         mean = np.empty((len(x), len(self.models)), np.float32)
         std = np.empty_like(mean)
         for start in range(0, len(x), BATCH):
             part = x[start : start + BATCH]
-            rows = np.arange(len(part))[:, None]
+            flat = np.ascontiguousarray(part).ravel()
+            first = (np.arange(len(part)) * width)[:, None]
             at = np.repeat(self.roots[None], len(part), axis=0)
-            while (feature := self.nodes[at, 0]).max() >= 0:
-                goes_left = part[rows, np.maximum(feature, 0)] <= self.cuts[at]
-                after = np.where(goes_left, self.nodes[at, 1], self.nodes[at, 2])
-                at = np.where(feature >= 0, after, at)
+            for _ in range(self._depth):
+                right = flat.take(self._feature.take(at) + first) > self.cuts.take(at)
+                at = self._child.take(2 * at + right)
             votes = self.values[at]
             mean[start : start + BATCH] = votes.mean(axis=1)
             std[start : start + BATCH] = votes.std(axis=1)

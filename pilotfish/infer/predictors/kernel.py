@@ -52,6 +52,7 @@ class Kernel:
         self.models = models
         self.map = map
         self.rows = list(rows)
+        self._norms = [(block**2).sum(axis=1) for block in self.rows]
         self.dual = dual
         self.coverage = coverage
         self.left_out: Floats | None = None
@@ -73,7 +74,7 @@ class Kernel:
             encoder: For the embedding.
             seed: Of the part.
             strengths: What the noise is chosen from.
-            ngrams: Whether to read word and character n-grams.
+            ngrams: Whether to read words and word pairs.
         """
         whole, outcomes = outcomes, some_of(outcomes, seed)
         features = Features.fit(outcomes.texts, encoder, ngrams=ngrams)
@@ -101,8 +102,9 @@ class Kernel:
         out, dense = self.map(texts)
         for start in range(0, len(texts), BATCH):
             part = slice(start, start + BATCH)
-            for block, rows, width in zip(dense, self.rows, WIDTHS, strict=True):
-                out[part] += gaussian_kernel(block[part], rows, width) @ self.dual
+            for i, (block, width) in enumerate(zip(dense, WIDTHS, strict=True)):
+                near = gaussian_kernel(block[part], self.rows[i], width, self._norms[i])
+                out[part] += near @ self.dual
         return Prediction(np.clip(out, 0, 1), self.coverage.std(dense))
 
     def state(self) -> State:
@@ -119,8 +121,10 @@ class Kernel:
         return cls(settings["models"], map, rows, arrays["dual"], Coverage.restore(arrays))
 
 
-def gaussian_kernel(a: Floats, b: Floats, width: float) -> Floats:
-    """``exp(-width |a_i - b_j|^2)``, ``[len(a), len(b)]``."""
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * (a @ b.T)
+def gaussian_kernel(a: Floats, b: Floats, width: float, norms: Floats | None = None) -> Floats:
+    """``exp(-width |a_i - b_j|^2)``, ``[len(a), len(b)]``; ``norms`` are ``|b_j|^2`` if known."""
+    if norms is None:
+        norms = (b**2).sum(axis=1)
+    squares = (a**2).sum(axis=1)[:, None] + norms - 2 * (a @ b.T)
     out: Floats = np.exp(-width * np.maximum(squares, 0))
     return out

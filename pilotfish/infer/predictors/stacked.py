@@ -2,8 +2,9 @@
 
 Stacking (Wolpert 1992; Breiman 1996): each part predicts every recorded question from a fit that did
 not see it, and weights that are not negative are chosen so that the weighted sum has the least squared
-error; then the parts are fitted again on everything. What counts for routing is the difference between
-models, so errors are taken about each question's mean over models as well as about the overall mean.
+error; then the parts are fitted on everything. The mean over the models, how easy a question is, and
+the deviations from it, who answers it better, have weights of their own, since parts may be good at the
+one and not at the other, and routing depends on the second.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Stacked:
         models: Their names.
         names: The parts' names.
         parts: The parts.
-        weights: ``[parts]``.
+        weights: Of the parts' mean over models, and of the deviations from it, ``[2, parts]``.
         center: Overall mean of each model ``[models]``: what the parts' deviations are added to.
     """
 
@@ -82,7 +83,7 @@ class Stacked:
         encoder = None if encoder is None else Shared(encoder)
         fitted = [_fit(name, outcomes, encoder, seed) for name in parts]
         center = outcomes.mean_quality()
-        weights = np.full(len(parts), 1 / len(parts), np.float32)
+        weights = np.full((2, len(parts)), 1 / len(parts), np.float32)
         if len(parts) > 1:
             fold = outcomes.fold_of(seed, min(folds, len(set(outcomes.texts))))
             shown = np.full((len(parts), *outcomes.quality.shape), np.nan, np.float32)
@@ -102,12 +103,14 @@ class Stacked:
         texts = list(texts)
         mean = np.repeat(self.center[None], len(texts), axis=0)
         std = np.zeros_like(mean)
-        for part, weight in zip(self.parts, self.weights, strict=True):
+        for part, (ease, weight) in zip(self.parts, self.weights.T, strict=True):
             one = part.predict(texts)
-            mean += weight * (one.mean - self.center)
+            apart = one.mean - self.center
+            level = apart.mean(axis=1, keepdims=True)
+            mean += ease * level + weight * (apart - level)
             # Parts learned from the same rows err together, so their deviations add, not their squares.
             std += weight * one.std
-        return Prediction(np.clip(mean, 0, 1), std / max(float(self.weights.sum()), 1e-6))
+        return Prediction(np.clip(mean, 0, 1), std / max(float(self.weights[1].sum()), 1e-6))
 
     def state(self) -> State:
         """All parts' states and the weights."""
@@ -142,7 +145,9 @@ def _fit(name: str, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> Q
 def stacking_weights(
     shown: Floats, quality: Floats, center: Floats, shrinkage: float = 0.0
 ) -> Floats:
-    """Non-negative least squares of the qualities on the parts' deviations from ``center``.
+    """Non-negative least squares of the qualities on what the parts say, ``[2, parts]``.
+
+    The first row is for means over the models, the second for deviations from them.
 
     Args:
         shown: What each part predicted without having seen it, ``[parts, n, models]``; NaN: not used.
@@ -154,20 +159,16 @@ def stacking_weights(
 
     parts = len(shown)
     used = ~np.isnan(quality) & ~np.isnan(shown).any(axis=0)
-    if not used.any() or parts == 1:
-        return np.full(parts, 1 / parts, np.float32)
-    y = np.where(used, quality - center, 0)
-    x = np.where(used[None], shown - center, 0)
+    y = np.where(used, quality - center, 0).astype(np.float64)
+    x = np.where(used[None], shown - center, 0).astype(np.float64)
     count = np.maximum(used.sum(axis=1, keepdims=True), 1)
-    # Differences between models decide; the level decides nothing but is worth predicting too.
-    apart_y = np.where(used, y - y.sum(axis=1, keepdims=True) / count, 0)
-    apart_x = np.where(used[None], x - x.sum(axis=2, keepdims=True) / count, 0)
-    left = np.concatenate([apart_x.reshape(parts, -1), 0.3 * x.reshape(parts, -1)], axis=1)
-    right = np.concatenate([apart_y.ravel(), 0.3 * y.ravel()])
-    weights = nnls(left.T.astype(np.float64), right.astype(np.float64))[0]
-    total = float(weights.sum())
-    if total <= 1e-6:
-        return np.full(parts, 1 / parts, np.float32)
-    equal = np.full(parts, total / parts)
-    out: Floats = ((1 - shrinkage) * weights + shrinkage * equal).astype(np.float32)
+    level_y, level_x = y.sum(axis=1, keepdims=True) / count, x.sum(axis=2, keepdims=True) / count
+    apart_y, apart_x = np.where(used, y - level_y, 0), np.where(used[None], x - level_x, 0)
+    out = np.empty((2, parts), np.float32)
+    for row, (left, right) in enumerate(((level_x, level_y), (apart_x, apart_y))):
+        weights = nnls(left.reshape(parts, -1).T, right.ravel())[0]
+        total = float(weights.sum())
+        if total <= 1e-6:  # nothing to tell apart
+            weights, total = np.full(parts, 1 / parts), 1.0
+        out[row] = (1 - shrinkage) * weights + shrinkage * total / parts
     return out

@@ -111,6 +111,11 @@ def test_ridge_leaves_out_as_a_second_fit_would() -> None:
             float(again.predict(x[i : i + 1])[0] + mean), abs=1e-5
         )
     assert np.isnan(solved.left_out[3, 1])
+    # How easy a question is, and who answers it better, get strengths of their own.
+    signal = x[:, :1] + rng.normal(size=(25, 1)) * [3, -3]
+    own = solve_ridge(gram_matrix([x]), signal.astype(np.float32), strengths=[0.1, 1e6])
+    assert own.strength.tolist() == [1e6, 1e6]
+    assert np.corrcoef((x @ (x.T @ own.dual)).mean(axis=1), x[:, 0])[0, 1] > 0.9
     both = solve_ridge(gram_matrix([x]), y[:, :1], strengths=[0.5, 2.0, 100.0])
     errors = [
         np.mean((solve_ridge(gram_matrix([x]), y[:, :1], strengths=[s]).left_out - y[:, :1]) ** 2)
@@ -473,9 +478,14 @@ def test_stacking_finds_the_weights_of_a_sum() -> None:
     center = np.array([0.5, 0.5], np.float32)
     truth = 0.5 + 0.7 * (parts[0] - 0.5) + 0.2 * (parts[1] - 0.5)
     found = stacking_weights(parts.astype(np.float32), truth.astype(np.float32), center)
-    assert found == pytest.approx([0.7, 0.2, 0.0], abs=1e-3)
+    assert found == pytest.approx(np.array([[0.7, 0.2, 0.0]] * 2), abs=1e-3)
     half = stacking_weights(parts.astype(np.float32), truth.astype(np.float32), center, 0.5)
-    assert half == pytest.approx(0.5 * np.array([0.7, 0.2, 0]) + 0.5 * 0.3, abs=1e-3)
+    assert half[1] == pytest.approx(0.5 * np.array([0.7, 0.2, 0]) + 0.5 * 0.3, abs=1e-3)
+    # One part knows how easy a question is, another who answers it better.
+    level = parts[0].mean(axis=1, keepdims=True)
+    apart = parts[1] - parts[1].mean(axis=1, keepdims=True)
+    mixed = stacking_weights(parts.astype(np.float32), (level + apart).astype(np.float32), center)
+    assert mixed == pytest.approx(np.array([[1, 0, 0], [0, 1, 0]]), abs=1e-3)
 
 
 def test_statistics_by_hand() -> None:
