@@ -141,7 +141,7 @@ class Access:
                 caller = self._callers.get(hashed)
             if caller is not None:
                 return caller
-        if not self._demanded():
+        if not self.demanded:
             return self._anybody  # clients send some key even to servers that want none
         self.denied += 1
         if not key:
@@ -207,7 +207,9 @@ class Access:
 
     # Keys.
 
-    def _demanded(self) -> bool:
+    @property
+    def demanded(self) -> bool:
+        """Whether nobody is let in without a key."""
         if self._mode == "auto":
             return self._any or not self._local
         return self._mode == "required"
@@ -230,7 +232,7 @@ class Access:
 
     def _out_of_date(self) -> None:
         # A gateway that never demanded keys goes on; else a revoked key might be let in for ever.
-        if self._demanded() or self._read == -math.inf:
+        if self.demanded or self._read == -math.inf:
             raise StoreError(
                 "The API keys cannot be read from the store.", remedy="See GET /readyz."
             )

@@ -7,6 +7,7 @@ answer carries is passed through, so every object allows further fields.
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -326,13 +327,24 @@ def document() -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def _encoded() -> bytes:
-    return msgspec.json.encode(document())
+_OPEN = ("/healthz", "/readyz", "/openapi.json")
+
+
+@lru_cache(maxsize=2)
+def _encoded(demanded: bool) -> bytes:
+    """The document; where keys are demanded, nothing but the open paths goes without one."""
+    said = copy.deepcopy(document())
+    for path, operations in said["paths"].items():
+        for operation in operations.values():
+            if path in _OPEN:
+                operation["security"] = []
+            elif demanded:
+                operation["security"].remove({})
+    return msgspec.json.encode(said)
 
 
 async def _openapi(gateway: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    await reply(scope, send, _encoded(), "application/json")
+    await reply(scope, send, _encoded(gateway.access.demanded), "application/json")
 
 
 ROUTES: dict[str, Handler] = {"/openapi.json": page(_openapi, private=False)}
