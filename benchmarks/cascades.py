@@ -384,6 +384,46 @@ def report(
             "promises": kept(runs),
         }
     out.write_text(json.dumps(facts, indent=1) + "\n")
+    out.with_suffix(".md").write_text(page(facts))
+
+
+def page(facts: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [f"# Cascades over answer texts, MMLU-Pro ({facts['date']}; {facts['hardware']})", ""]
+    for title in ("input and output tokens", "output tokens only"):
+        part = facts[title]
+        lines += [
+            f"## Prices of {title}", "",
+            f"Always {facts['large']}: quality {part['large_quality']:.4f}, cost 1. The cheapest right "
+            f"answer, if it were known: {part['oracle']['quality']:.4f} at "
+            f"{part['oracle']['cost_share']:.3f}.", "",
+            "| policy @ budget | quality | gain over the large model | spread over seeds "
+            "| seeds at or above it | cost share | large model asked | models asked |",
+            "|---|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        lines += [
+            f"| {r['policy']} | {r['quality']:.4f} | {r['gain_over_large']:+.4f} "
+            f"| {r['spread_of_gain']:.4f} "
+            f"| {r['seeds_at_or_above_large']} of {r['seeds']} | {r['cost_share']:.3f} "
+            f"| {r['strong_share']:.3f} | {r['models_asked']:.2f} |"
+            for r in part["policies"]
+        ]
+        lines.append("")
+        if part["promises"]:
+            lines += [
+                f"Promises at delta {facts['delta']}, {facts['calibration_rows']} calibration rows "
+                "(the policy was chosen for a quarter of the cost):", "",
+                "| policy | agreement of | promised | splits | kept | quality | cost share "
+                "| large model asked |",
+                "|---|---|---|---|---|---|---|---|",
+            ]  # fmt: skip
+            lines += [
+                f"| {r['policy']} | {r['risk']} | {r['target']:.2f} | {r['splits']} | {r['kept']:.3f} "
+                f"| {r['quality']:.4f} | {r['cost_share']:.3f} | {r['strong_share']:.3f} |"
+                for r in part["promises"]
+            ]
+            lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
