@@ -11,7 +11,6 @@ round starts where the last commit was.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 from pilotfish.config import Config
 from pilotfish.errors import InputError, ModelError
-from pilotfish.loop.following import DAY, Follower, Item, Shares
+from pilotfish.loop.following import Follower, Item, Shares
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
 from pilotfish.loop.lessons import MARK, lessons
@@ -32,7 +31,7 @@ from pilotfish.store.feedback import Check
 from pilotfish.store.ledger import Cursor, Day
 from pilotfish.store.store import Store
 from pilotfish.store.traffic import Recorded
-from pilotfish.store.versions import Pointer
+from pilotfish.store.versions import KnownTask, Pointer
 
 UNKNOWN = 5_000  # requests of no known task that are kept to find tasks in
 MORE = 1.25  # times the requests of an attempt that failed: then another one is made
@@ -100,6 +99,9 @@ class Keeper:
         self._counting = asyncio.Lock()
         self._inputs = InputsSeen(settings.learn.encoder, config)
         self.follower.know(store.versions.tasks())
+        # Requests of no known task that an earlier process had read and not made a task of.
+        self._unknown.extend(self.follower.sort(store.ledger.latest(self._cursor.last, UNKNOWN))[1])
+        self._new_unknown = len(self._unknown)
 
     @property
     def states(self) -> Mapping[str, TaskState]:
@@ -165,10 +167,15 @@ class Keeper:
             self._inputs.add(item.task, [Template(prompt).input_text(item.values)])
 
     def _commit(
-        self, cursor: Cursor, days: Sequence[Day] = (), checks: Sequence[Check] = ()
+        self,
+        cursor: Cursor,
+        days: Sequence[Day] = (),
+        checks: Sequence[Check] = (),
+        tasks: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         states = {f"task {name}": state.to_dict() for name, state in self.states.items()}
-        self.store.ledger.commit({**states, "cursor": cursor.to_dict()}, days, checks)
+        states["cursor"] = cursor.to_dict()
+        self.store.ledger.commit(states, days, checks, tasks)
         self._cursor = cursor
 
     # Tasks.
@@ -184,13 +191,23 @@ class Keeper:
             for task in find_tasks(rows, fewest=fewest, known=known, estimate=False)
             if task.name not in known
         ]
-        for task in found:
-            self.store.versions.keep_task(task.name, self.definition_of(task))
-            self.progress.say(f"New task {task.name}: {task.kind}, {task.requests} requests")
         if found:
-            self.follower.know(self.store.versions.tasks())
-            self._adopt(rows)
+            self._adopt({task.name: self.definition_of(task) for task in found}, rows)
+        for task in found:
+            self.progress.say(f"New task {task.name}: {task.kind}, {task.requests} requests")
         return found
+
+    def _adopt(self, new: Mapping[str, Mapping[str, Any]], rows: Sequence[Recorded]) -> None:
+        """Take new tasks in, with the requests that came before they were known, in one step."""
+        tasks = self.store.versions.tasks()
+        tasks |= {name: KnownTask(name, values, {}) for name, values in new.items()}
+        self.follower.know(tasks)
+        known, unknown = self.follower.sort(rows)
+        days: dict[tuple[str, int], Day] = {}
+        for item in known:
+            self.follower.count(item, None, days)
+        self._unknown = deque(unknown, UNKNOWN)
+        self._commit(self._cursor, list(days.values()), tasks=new)
 
     def definition_of(self, task: FoundTask) -> dict[str, Any]:
         """What the store keeps of a found task."""
@@ -202,16 +219,6 @@ class Keeper:
             "labels": list(task.labels),
             "large": large_of(asked, self.config),
         }
-
-    def _adopt(self, rows: Sequence[Recorded]) -> None:
-        """Count the requests that came before their task was known."""
-        self._unknown.clear()
-        known, unknown = self.follower.sort(rows)
-        days: dict[tuple[str, int], Day] = {}
-        for item in known:
-            self.follower.count(item, None, days)
-        self._unknown.extend(unknown)
-        self._commit(self._cursor, list(days.values()))
 
     def next_to_learn(self, tried: Collection[str] = ()) -> str | None:
         """The most expensive task that is due, or None."""
@@ -262,10 +269,8 @@ class Keeper:
             self.progress.say(f"{name}: not learned: {error.message}")
             return error.message
         state.tried = rows
-        day = Day(name, int(time.time() // DAY), lessons=outcome.asked)
-        day.lessons_cost = outcome.cost or 0.0
         async with self._counting:  # between rounds: states and cursor belong together
-            await asyncio.to_thread(self._commit, self._cursor, [day])
+            await asyncio.to_thread(self._commit, self._cursor)
         self.progress.say(f"{name}: {outcome.reason}, coverage {outcome.coverage:.0%}")
         if outcome.version is not None:
             number = outcome.version.version

@@ -23,7 +23,7 @@ from pilotfish.store.database import Database
 from pilotfish.store.encoding import pack_json, unpack_json
 from pilotfish.store.feedback import Check
 from pilotfish.store.gateway_schema import CHECKS, FEEDBACK, MAX_LABEL, TRAFFIC
-from pilotfish.store.loop_schema import DAYS, EVENTS, LESSONS, STATES
+from pilotfish.store.loop_schema import DAYS, EVENTS, LESSONS, STATES, TASKS
 from pilotfish.store.schema import CALLS
 from pilotfish.store.traffic import Recorded, recorded
 
@@ -71,7 +71,7 @@ class Day:
         checks: Small answers that were also asked of the large model.
         disagreed: Of these, answered differently.
         checks_cost: US dollars of the checks.
-        lessons: Answers that were bought to learn and to certify.
+        lessons: Answers that were bought to learn and to certify, on the day they were bought.
         lessons_cost: US dollars of these.
         judge_cost: US dollars of judges.
     """
@@ -118,7 +118,10 @@ class Forgotten:
     versions: list[tuple[str, int]]
 
 
-_ADDED = [f.name for f in fields(Day) if f.name not in ("task", "day")]
+_BOUGHT = ("lessons", "lessons_cost")  # not stored: summed from the calls of the runs that learned
+_KEPT = [f.name for f in fields(Day) if f.name not in _BOUGHT]
+_ADDED = [name for name in _KEPT if name not in ("task", "day")]
+LEARN = "learn"  # the kind of run that buys lessons
 
 
 class Ledger:
@@ -178,8 +181,12 @@ class Ledger:
         states: Mapping[str, Any],
         days: Iterable[Day] = (),
         checks: Sequence[Check] = (),
+        tasks: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write states, add to days, and append checks, in one transaction; a request is checked once."""
+        """Write states, add to days, append checks, add tasks: in one transaction.
+
+        A request is checked once, and a task that is there stays as it is.
+        """
         now = time.time()
         with self._database.write() as connection:
             for name, value in states.items():
@@ -190,8 +197,13 @@ class Ledger:
                 connection.execute(
                     insert.on_conflict_do_update(index_elements=["name"], set_=changes)
                 )
+            for name, definition in (tasks or {}).items():
+                new = {"name": name, "time": now, "definition": pack_json(dict(definition))}
+                task = self._database.insert(TASKS).values(**new, marks=pack_json({}))
+                connection.execute(task.on_conflict_do_nothing())
             for day in sorted(days, key=lambda d: (d.task, d.day)):
-                added = self._database.insert(DAYS).values(**asdict(day))
+                kept = {name: getattr(day, name) for name in _KEPT}
+                added = self._database.insert(DAYS).values(**kept)
                 sums = {name: DAYS.c[name] + added.excluded[name] for name in _ADDED}
                 connection.execute(
                     added.on_conflict_do_update(index_elements=["task", "day"], set_=sums)
@@ -222,12 +234,32 @@ class Ledger:
             task: Only this task's.
             since: First day, in days since 1970.
         """
-        columns = [DAYS.c[f.name] for f in fields(Day)]
-        query = sa.select(*columns).where(DAYS.c.day >= since).order_by(DAYS.c.day, DAYS.c.task)
+        query = sa.select(*(DAYS.c[name] for name in _KEPT)).where(DAYS.c.day >= since)
+        bought = sa.select(CALLS.c.task, CALLS.c.time, CALLS.c.cost).where(
+            CALLS.c.run.startswith(f"{LEARN}-"), CALLS.c.task != "", ~CALLS.c.cached
+        )
         if task is not None:
-            query = query.where(DAYS.c.task == task)
+            query, bought = query.where(DAYS.c.task == task), bought.where(CALLS.c.task == task)
+        found: dict[tuple[int, str], Day] = {}
         with self._database.read() as connection:
-            return [Day(*row) for row in connection.execute(query)]
+            for row in connection.execute(query):
+                found[row.day, row.task] = Day(**row._asdict())
+            for row in connection.execute(bought):
+                number = int(row.time.timestamp() // 86_400)
+                if number >= since:
+                    day = found.setdefault((number, row.task), Day(row.task, number))
+                    day.lessons += 1
+                    day.lessons_cost += row.cost or 0.0
+        return [found[key] for key in sorted(found)]
+
+    def latest(self, before: int, count: int) -> list[Recorded]:
+        """The last requests with a number of at most ``before``, oldest first."""
+        table = TRAFFIC.c
+        columns = [column for column in table if column.name != "id"]
+        query = sa.select(*columns).where(table.id <= before).order_by(table.id.desc())
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(count)).all()
+        return [recorded(row) for row in reversed(rows)]
 
     def forget(self, *, user: str = "", request_id: str = "") -> Forgotten:
         """Delete a user's requests, or one request, with all that was stored of them.

@@ -81,8 +81,6 @@ DAYS = sa.Table(
     sa.Column("checks", sa.BigInteger, nullable=False),
     sa.Column("disagreed", sa.BigInteger, nullable=False),
     sa.Column("checks_cost", sa.Double, nullable=False),
-    sa.Column("lessons", sa.BigInteger, nullable=False),  # answers bought to learn and certify
-    sa.Column("lessons_cost", sa.Double, nullable=False),
     sa.Column("judge_cost", sa.Double, nullable=False),
 )
 

@@ -131,14 +131,39 @@ def test_rows_that_appear_late_are_still_read(store: Store) -> None:
 def test_books_add_up_and_a_request_is_checked_once(store: Store) -> None:
     check = Check("req_1", "auto", "t@1", "large", False, cost=0.01)
     for _ in range(2):
-        day = Day("t", 20_000, 10, 6, 0.04, 0.10, 0, 1, 1, 0.01, 2, 0.02)
+        day = Day("t", 20_000, 10, 6, 0.04, 0.10, 0, 1, 1, 0.01)
         store.ledger.commit({"s": {"n": 1}}, [day], [check])
     (total,) = store.ledger.days("t")
-    assert (total.requests, total.small, total.lessons) == (20, 12, 4)
-    assert total.saving == pytest.approx(0.2 - 0.08 - 0.02 - 0.04)
+    assert (total.requests, total.small) == (20, 12)
+    assert total.saving == pytest.approx(0.2 - 0.08 - 0.02)
     assert len(store.checks.recent()) == 1
     assert store.ledger.checks_of(["req_1", "req_2"])["req_1"].agreed is False
     assert store.ledger.days(since=20_001) == []
+
+
+def test_lessons_are_what_was_paid_for_them(store: Store) -> None:
+    """Summed from the stored calls: a run that is killed and repeated counts each answer once."""
+    run = store.run("learn", "t key", {})
+    for number in (1, 1, 2):
+        request = Request.of(f"text {number}")
+        answer = Completion("ok", "large", cost=0.02)
+        store.put([(request.key("large"), request, answer)], task="t", run=run.id)
+    store.put([("other", Request.of("x"), Completion("ok", "large", cost=1.0))], task="t")
+    run.finish()
+    (day,) = store.ledger.days("t")
+    assert (day.lessons, day.requests) == (2, 0)
+    assert day.saving == pytest.approx(-0.04)
+    assert store.ledger.days("u") == []
+
+
+def test_tasks_come_with_what_was_counted_of_them(store: Store) -> None:
+    store.ledger.commit({}, [Day("t", 1, requests=5)], tasks={"t": {"prompt": "{x}"}})
+    store.ledger.commit({}, tasks={"t": {"prompt": "another"}})
+    assert store.versions.tasks()["t"].definition == {"prompt": "{x}"}
+    store.traffic.add([exchange(i) for i in range(4)])
+    _, cursor = store.ledger.traffic_after(Cursor(), limit=3)
+    assert [row.id for row in store.ledger.latest(cursor.last, 2)] == ["req_1", "req_2"]
+    assert len(list(store.ledger.traffic_since(1e9 + 2))) == 2
 
 
 def test_forgetting_a_user_leaves_nothing_and_names_what_learned(store: Store) -> None:
