@@ -26,7 +26,7 @@ class ServeSettings(msgspec.Struct, kw_only=True, frozen=True):
         store_texts: Keep what was asked and answered; without, only numbers, names and decisions.
         redact: ``"patterns"`` (e-mail addresses, phone and card numbers, keys) or ``"module:function"``,
             text to text, applied before anything is written; "": none.
-        keys: Whether API keys are demanded: ``"auto"`` (when any key exists, or the host is not
+        keys: Whether API keys are demanded: ``"auto"`` (once a key was ever made, or the host is not
             loopback), ``"required"`` or ``"off"``.
         default: The model for requests that name none; default: the only one there is.
         check_share: Share of the small models' answers that the large one is asked for too.

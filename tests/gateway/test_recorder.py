@@ -167,6 +167,32 @@ async def test_durable_callers_are_told_of_a_failure(store, other, caplog):
     assert (stored(other), recorder.lost) == (1, 0)
 
 
+async def test_a_durable_recorder_finds_out_by_itself_that_the_store_is_back(store, other, caplog):
+    """Readiness depends on it: without it no balancer would send the request that finds out."""
+    async with recording(store, durable=True) as recorder:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError):
+            await recorder.written(exchange(1))
+        await asyncio.sleep(0.5)
+        assert recorder.failing
+        other.execute("ROLLBACK")
+        await until(lambda: not recorder.failing)
+        await recorder.written(exchange(2))
+    assert stored(other) == 1
+
+
+async def test_a_relaxed_group_collects_for_its_interval(store):
+    groups = []
+    write = store.traffic.write
+    store.traffic.write = lambda group, again: (groups.append(len(group.rows)), write(group))
+    async with recording(store) as recorder:
+        began = time.monotonic()
+        while (elapsed := time.monotonic() - began) < 1.0:
+            recorder.put(exchange(int(elapsed * 1e6)))
+            await asyncio.sleep(0.002)
+    assert len(groups) <= 11, "one each 0.1 s, and the last one"
+
+
 async def test_a_caller_that_leaves_does_not_disturb_the_others(store):
     async with recording(store, durable=True) as recorder:
         tasks = [asyncio.create_task(recorder.written(exchange(i))) for i in range(10)]
