@@ -34,18 +34,21 @@ def account(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    heads = ("day", "task", "requests", "small", "always large", "spent", "checks", "learning")
-    for head in (*heads, "judges", "saved", "unpriced"):
+    for head in ("day", "task", "asked", "small", "if large", "answers", "extra", "saved"):
         table.add_column(head, justify="left" if head in ("day", "task") else "right")
     for row in rows:
-        money = (row.baseline, row.spent, row.checks_cost, row.lessons_cost, row.judge_cost)
+        extra = row.checks_cost + row.lessons_cost + row.judge_cost
         table.add_row(
             datetime.fromtimestamp(row.day * 86_400, UTC).date().isoformat(),
-            row.task,
+            row.task[:24],
             f"{row.requests:,}",
             f"{row.small / row.requests:.0%}" if row.requests else "",
-            *(f"${amount:,.4f}" for amount in (*money, row.saving)),
-            f"{row.unknown:,}" if row.unknown else "",
+            *(f"${amount:,.2f}" for amount in (row.baseline, row.spent, extra, row.saving)),
         )
     Console().print(table)
-    typer.echo(f"Saved in all: ${sum(row.saving for row in rows):,.4f}")
+    typer.echo(
+        f"Saved in all: ${sum(row.saving for row in rows):,.2f} (extra: checks, lessons, judges)"
+    )
+    unknown = sum(row.unknown for row in rows)
+    if unknown:
+        typer.echo(f"{unknown:,} requests have an unknown price and are in no sum.")
