@@ -5,7 +5,7 @@ is named in one line:
 
 - a quality predictor, ``kernel`` or ``knn:k=5,prior=0``: routing by price over what it predicts;
 - ``cascade:JUDGE``: the frontier of all chains, judged by a learned scorer (``cascade:learned``) or by a
-  recorded signal (``cascade:probability``);
+  recorded signal (``cascade:probability``); ``cascade-routing:JUDGE`` and ``reservation:JUDGE`` likewise;
 - ``single``: the best single model of the part that was fitted on; ``random``; ``oracle``, the
   cheapest of the best answers, which nothing can beat.
 """
@@ -25,11 +25,11 @@ from pilotfish.infer import scoreboard as sb
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
 from pilotfish.infer.predictors.predictor import fit_predictor
+from pilotfish.infer.replayed_judges import JUDGED, judged_points
 from pilotfish.models.protocols import Encoder
 
 BASELINES = ("single", "random", "oracle")
 WEIGHTS = 40
-MAX_PLANS = 40
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,16 @@ def _maker(name: str, outcomes: Outcomes) -> Maker:
         return lambda learn, test, *_: sb.oracle(test)
     if kind == "random":
         return _random
-    if kind == "cascade":
+    if kind in JUDGED:
         if rest != "learned" and rest not in outcomes.signals:
-            raise UnknownName("judge of a cascade", rest, ["learned", *outcomes.signals])
-        return lambda learn, test, seed, encoder: _cascade(rest, learn, test, seed)
+            raise UnknownName("judge", rest, ["learned", *outcomes.signals])
+        return lambda learn, test, seed, encoder: judged_points(
+            kind, rest, learn, test, seed, encoder
+        )
     if kind not in PREDICTORS:
-        raise UnknownName("policy", kind, [*PREDICTORS, *BASELINES, "cascade:JUDGE"])
+        raise UnknownName(
+            "policy", kind, [*PREDICTORS, *BASELINES, *(f"{name}:JUDGE" for name in JUDGED)]
+        )
     settings = parse_settings(rest)
 
     def route(learn: Outcomes, test: Outcomes, seed: int, encoder: Encoder | None) -> sb.Points:
@@ -176,38 +180,6 @@ def _ends(outcomes: Outcomes) -> tuple[int, int]:
 def _random(learn: Outcomes, test: Outcomes, seed: int, encoder: Encoder | None) -> sb.Points:
     noise = np.random.default_rng(seed).random(test.quality.shape).astype(np.float32)
     return route_points(noise, learn, test)
-
-
-def _cascade(judge: str, learn: Outcomes, test: Outcomes, seed: int) -> sb.Points:
-    from pilotfish.infer.judges.confidence import ConfidenceJudge
-    from pilotfish.infer.judges.judge import AnswerJudge
-    from pilotfish.infer.judges.learned import LearnedScorer
-    from pilotfish.infer.policies.chain_search import search_chains
-    from pilotfish.infer.policies.policy import play
-
-    # A judge must not grade the answers that it learned from, so the chain is chosen on another half.
-    first, second = learn.split(seed, fit=0.5)
-    used: AnswerJudge
-    if judge == "learned":
-        used = LearnedScorer.fit(first, seed=seed)
-    else:
-        used, second = ConfidenceJudge(signal=judge), learn
-    plans = search_chains(
-        second.models, second.quality, second.cost, used.score_many(second), max_stages=3
-    )
-    kept = plans
-    if len(plans) > MAX_PLANS:
-        kept = [plans[i] for i in np.linspace(0, len(plans) - 1, MAX_PLANS).astype(int)]
-    scores = used.score_many(test)
-    played = [play(plan.chain, test, scores=scores, seed=seed) for plan in kept]
-    top = int(learn.mean_quality().argmax())
-    return sb.Points(
-        quality=np.stack([one.quality for one in played[::-1]]),
-        cost=np.stack([one.cost for one in played[::-1]]),
-        strong=np.stack([one.asked[:, top] for one in played[::-1]]),
-        dial=np.array([plan.cost for plan in kept[::-1]], np.float32),
-        latency=np.stack([one.latency for one in played[::-1]]),
-    )
 
 
 def _score(name: str, parts: list[_Part], n: int, samples: int) -> Score:

@@ -73,7 +73,7 @@ def test_names_that_are_none_are_refused_before_anything_is_fitted() -> None:
     outcomes = topics(60)
     with pytest.raises(UnknownName, match="Did you mean 'oracle'"):
         replay(outcomes, ["knn", "oracel"])
-    with pytest.raises(UnknownName, match="judge of a cascade"):
+    with pytest.raises(UnknownName, match="Unknown judge 'mood'"):
         replay(outcomes, ["cascade:mood"])
     with pytest.raises(InputError, match="NAME=VALUE"):
         replay(outcomes, ["knn:k"])
