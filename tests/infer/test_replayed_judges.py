@@ -36,8 +36,8 @@ def test_judging_answers_beats_predicting_them_where_questions_say_nothing() -> 
 def test_no_judge_sees_answers_that_were_not_asked_for(kind: str) -> None:
     """Small and large agree exactly where small is right; that shows only once both were asked.
 
-    Who peeked would keep the right small answers and have all right for little; who does not can only draw
-    lots between the two.
+    Who peeked would keep the right small answers and have all right for little; who does not can only
+    draw lots between the two.
     """
     rng = np.random.default_rng(1)
     n = 600
