@@ -33,8 +33,9 @@ def replay(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="A predictor (kernel, knn:k=5), cascade, cascade-routing or reservation with a "
-            "judge (cascade:learned, cascade:SIGNAL), single, random or oracle; repeat to compare. Default: single, knn, stacked, oracle."
+            help="A predictor (kernel, knn:k=5); cascade, cascade-routing or reservation with a "
+            "judge (cascade:learned, cascade:SIGNAL); single, random or oracle; repeat to compare. "
+            "Default: single, knn, stacked, oracle."
         ),
     ] = None,
     models: Annotated[str, typer.Option(help="Models to use, comma-separated.")] = "",
