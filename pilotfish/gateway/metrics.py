@@ -26,11 +26,14 @@ from weakref import WeakKeyDictionary
 
 from pilotfish.gateway.health import breaker_state
 from pilotfish.gateway.pages import Handler, Receive, Scope, Send, header, page, reply
+from pilotfish.gateway.task_metrics import task_families
 from pilotfish.store.latency import LAST, upper_bound
 from pilotfish.store.statistics import CheckTotal, Statistics, Total
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+    from pilotfish.store.ledger import Day
 
 SETTLED = 60  # minutes after which a minute's sums change no more
 MOST_MODELS = 100
@@ -132,9 +135,14 @@ class Collector:
     """Gives Prometheus' library one scrape: counters, checks and the gauges of this worker."""
 
     def __init__(
-        self, sums: dict[Key, Sums], checks: Iterable[CheckTotal], gateway: Any, worker: str
+        self,
+        sums: dict[Key, Sums],
+        checks: Iterable[CheckTotal],
+        days: Iterable[Day],
+        gateway: Any,
+        worker: str,
     ) -> None:
-        self._sums, self._checks = sums, list(checks)
+        self._sums, self._checks, self._days = sums, list(checks), list(days)
         self._gateway, self._worker = gateway, worker
 
     def collect(self) -> Iterator[Metric]:
@@ -142,6 +150,7 @@ class Collector:
         yield from self._traffic()
         yield from self._money()
         yield from self._compared()
+        yield from task_families(self._days)
         yield from self._gauges()
 
     def _traffic(self) -> Iterator[Metric]:
@@ -248,7 +257,11 @@ class Collector:
             yield gauge
         for name, words, value in (
             ("pilotfish_refused_requests", "Refused for want of a place.", admission.refused),
-            ("pilotfish_denied_requests", "Refused for want of a valid key.", gateway.access.denied),
+            (
+                "pilotfish_denied_requests",
+                "Refused for want of a valid key.",
+                gateway.access.denied,
+            ),
             ("pilotfish_recorder_lost_exchanges", "Records that were lost.", recorder.lost),
             ("pilotfish_recorder_withheld_texts", "Records without texts.", recorder.withheld),
         ):
@@ -300,7 +313,8 @@ class Metrics:
         sums = self._counters.read(now)
         checks = gateway.store.statistics.checks(0.0, now + 120.0)
         encode, kind = choose_encoder(accept)
-        return encode(Collector(sums, checks, gateway, str(os.getpid()))), kind
+        days = gateway.store.ledger.days()
+        return encode(Collector(sums, checks, days, gateway, str(os.getpid()))), kind
 
 
 _metrics: WeakKeyDictionary[Any, Metrics] = WeakKeyDictionary()  # by store

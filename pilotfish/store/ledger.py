@@ -24,7 +24,7 @@ from pilotfish.store.encoding import pack_json, unpack_json
 from pilotfish.store.feedback import Check
 from pilotfish.store.gateway_schema import CHECKS, FEEDBACK, MAX_LABEL, TRAFFIC
 from pilotfish.store.loop_schema import DAYS, EVENTS, LESSONS, STATES, TASKS
-from pilotfish.store.schema import CALLS
+from pilotfish.store.schema import CALLS, RUNS
 from pilotfish.store.traffic import Recorded, recorded
 
 GAP_SECONDS = 60.0
@@ -236,7 +236,7 @@ class Ledger:
         """
         query = sa.select(*(DAYS.c[name] for name in _KEPT)).where(DAYS.c.day >= since)
         bought = sa.select(CALLS.c.task, CALLS.c.time, CALLS.c.cost).where(
-            CALLS.c.run.startswith(f"{LEARN}-"), CALLS.c.task != "", ~CALLS.c.cached
+            CALLS.c.run.in_(sa.select(RUNS.c.id).where(RUNS.c.kind == LEARN)), ~CALLS.c.cached
         )
         if task is not None:
             query, bought = query.where(DAYS.c.task == task), bought.where(CALLS.c.task == task)

@@ -202,10 +202,7 @@ class Keeping:
         self._process: subprocess.Popen[str] | None = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        return command(
-            self._folder, "learn", "--watch", "--student", "tfidf-embedding-linear",
-            *self._options, stderr=self._log,
-        )  # fmt: skip
+        return command(self._folder, "learn", "--watch", *self._options, stderr=self._log)
 
     @contextmanager
     def killed(self, every: float) -> Iterator[None]:

@@ -18,7 +18,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
         tmp_path_factory.mktemp("closing"),
         before=2400,
         after=2400,
-        options=("--check-share", "0.3", "--fewest", "200", "--trial", "60", "--canary", "0.5"),
+        options=(
+            *("--student", "tfidf-embedding-linear", "--fewest", "200", "--trial", "60"),
+            *("--check-share", "0.3", "--canary", "0.5"),
+        ),
     )
 
 
