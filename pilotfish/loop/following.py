@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pilotfish.errors import ArtifactError, ModelError, StoreError
+from pilotfish.errors import ArtifactError, ConfigError, ModelError, StoreError
 from pilotfish.infer.decide import agrees
 from pilotfish.infer.watch import is_checked
 from pilotfish.loop.answers import Kind
@@ -190,7 +190,7 @@ class Follower:
             async with places:
                 try:
                     answer = await self._ask_again(item)
-                except ModelError:
+                except (ModelError, ConfigError):
                     self.failed_checks += 1
                     return
             item.large = answer.text

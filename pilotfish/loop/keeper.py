@@ -11,17 +11,19 @@ round starts where the last commit was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pilotfish.config import Config
-from pilotfish.errors import InputError, ModelError
+from pilotfish.errors import BudgetSpent, ConfigError, InputError, ModelError, StoreError
 from pilotfish.loop.following import Follower, Item, Shares
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
-from pilotfish.loop.lessons import MARK, lessons
+from pilotfish.loop.learned import to_send
+from pilotfish.loop.lessons import MARK, large_of, lessons
 from pilotfish.loop.progress import Progress
 from pilotfish.loop.tasks import FoundTask, find_tasks
 from pilotfish.loop.template import Template
@@ -34,6 +36,7 @@ from pilotfish.store.traffic import Recorded
 from pilotfish.store.versions import KnownTask, Pointer
 
 UNKNOWN = 5_000  # requests of no known task that are kept to find tasks in
+PAUSE = 5.0  # seconds, where the store fails
 MORE = 1.25  # times the requests of an attempt that failed: then another one is made
 CLOSED: Mapping[str, Any] = {"shadow": None, "canary": None, "share": 0.0}
 
@@ -92,15 +95,19 @@ class Keeper:
         self.config = config
         self.settings = settings
         self.progress = progress or Progress()
-        self.follower = Follower(store, models or Models(config), settings.shares)
-        self._cursor = Cursor.from_dict(store.ledger.state("cursor"))
-        self._unknown: deque[Recorded] = deque(maxlen=UNKNOWN)
-        self._new_unknown = 0
-        self._counting = asyncio.Lock()
+        self._models = models or Models(config)
         self._inputs = InputsSeen(settings.learn.encoder, config)
-        self.follower.know(store.versions.tasks())
+        self._counting = asyncio.Lock()
+        self._read()
+
+    def _read(self) -> None:
+        """Take up what was committed."""
+        self._cursor = Cursor.from_dict(self.store.ledger.state("cursor"))
+        self.follower = Follower(self.store, self._models, self.settings.shares)
+        self.follower.know(self.store.versions.tasks())
         # Requests of no known task that an earlier process had read and not made a task of.
-        self._unknown.extend(self.follower.sort(store.ledger.latest(self._cursor.last, UNKNOWN))[1])
+        latest = self.store.ledger.latest(self._cursor.last, UNKNOWN)
+        self._unknown: deque[Recorded] = deque(self.follower.sort(latest)[1], UNKNOWN)
         self._new_unknown = len(self._unknown)
 
     @property
@@ -113,7 +120,7 @@ class Keeper:
         learning: asyncio.Task[Outcome | str] | None = None
         with self.store.run("keeper", "loop", {}):
             while not stop.is_set():
-                read = await self.fold()
+                read = await self._round(stop)
                 if learning is not None and learning.done():
                     learning.result()
                     learning = None
@@ -123,6 +130,18 @@ class Keeper:
                     await _wait(stop, self.settings.every)
             if learning is not None:
                 await learning
+
+    async def _round(self, stop: asyncio.Event) -> int:
+        """:meth:`fold`; where the store fails, go back to the last commit and try again later."""
+        try:
+            return await self.fold()
+        except StoreError as error:
+            self.progress.say(f"The store fails, tried again in {PAUSE:.0f} s: {error.message}")
+        await _wait(stop, PAUSE)
+        async with self._counting:
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(self._read)
+        return 0
 
     async def once(self) -> list[tuple[str, Outcome | str]]:
         """Read all traffic that is there, and learn each task that is due, once."""
@@ -260,15 +279,14 @@ class Keeper:
 
     async def learn(self, name: str) -> Outcome | str:
         """Learn a task now; a new version enters in shadow. A failure is said, and why is returned."""
-        state = self.states[name]
-        rows = state.rows
+        rows = self.states[name].rows
         try:
-            outcome = await asyncio.to_thread(self._learn, name, state.since)
-        except (InputError, ModelError) as error:
-            state.tried = rows
+            outcome = await asyncio.to_thread(self._learn, name, self.states[name].since)
+        except (InputError, ModelError, ConfigError, BudgetSpent) as error:
+            self.states[name].tried = rows
             self.progress.say(f"{name}: not learned: {error.message}")
             return error.message
-        state.tried = rows
+        self.states[name].tried = rows
         async with self._counting:  # between rounds: states and cursor belong together
             await asyncio.to_thread(self._commit, self._cursor)
         self.progress.say(f"{name}: {outcome.reason}, coverage {outcome.coverage:.0%}")
@@ -283,6 +301,9 @@ class Keeper:
         rows = list(self.store.ledger.traffic_since(since))
         small = [row.id for row in rows if row.model.startswith(name + MARK)]
         known = lessons(definition, rows, checks=self.store.ledger.checks_of(small))
+        marks = self.follower.marks[name]
+        sent = [to_send(request, marks) for request in known.requests]
+        known = replace(known, requests=sent)
         pointer = self.store.versions.pointers().get(name)
         in_service = None
         if pointer is not None and pointer.serving is not None:
@@ -359,17 +380,6 @@ class Keeper:
         )
         if done:
             self.progress.say(f"{task}{MARK}{evidence.version}: {kind}")
-
-
-def large_of(asked: str, config: Config) -> str:
-    """The large model behind the name that clients ask for."""
-    table = config.models.get(asked, {})
-    if table.get("large"):
-        return str(table["large"])
-    members = table.get("models")
-    if isinstance(members, list) and members:
-        return str(members[0] if table.get("kind") == "learned" else members[-1])
-    return asked
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

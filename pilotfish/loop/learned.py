@@ -36,6 +36,9 @@ from pilotfish.records import Chunk, Completion, Request
 from pilotfish.store.store import Store, open_store
 from pilotfish.store.versions import Pointer, Pointers, Version
 
+# What only the large model can give: several choices, log-probabilities.
+_PLAIN: Mapping[str, tuple[Any, ...]] = {"n": (None, 1), "logprobs": (None, False)}
+
 
 class LearnedSettings(msgspec.Struct, kw_only=True, frozen=True):
     """Settings of a ``learned`` model in pilotfish.toml, besides ``models``.
@@ -152,6 +155,8 @@ class LearnedModel:
             return trail, {}, "no-task"
         task, values = found
         marks = self._marks.get(task, {})
+        if any(request.params.get(name) not in plain for name, plain in _PLAIN.items()):
+            return trail, marks, "not-plain"
         version, role = self._choose(self._now.get(task))
         loaded = None if version is None else self._loaded.get((task, version))
         if loaded is None:

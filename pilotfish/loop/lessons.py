@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pilotfish.config import Config
 from pilotfish.errors import InputError
 from pilotfish.loop.answers import Kind, kind_of
 from pilotfish.loop.population import Population, populate
@@ -70,6 +71,17 @@ class Lessons:
     requests: Sequence[Request]
     recorded: Mapping[int, str | None]
     ids: Sequence[str]
+
+
+def large_of(asked: str, config: Config) -> str:
+    """The large model behind the name that clients ask for."""
+    table = config.models.get(asked, {})
+    if table.get("large"):
+        return str(table["large"])
+    members = table.get("models")
+    if isinstance(members, list) and members:
+        return str(members[0] if table.get("kind") == "learned" else members[-1])
+    return asked
 
 
 def is_small(model: str, task: str) -> bool:

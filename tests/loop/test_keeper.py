@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from pilotfish.config import Config, Price
+from pilotfish.errors import StoreError
+from pilotfish.loop import keeper
 from pilotfish.loop.following import Shares
-from pilotfish.loop.keeper import Keeper, KeeperSettings, large_of
+from pilotfish.loop.keeper import Keeper, KeeperSettings
 from pilotfish.loop.learn import LearnSettings
 from pilotfish.loop.learned import LearnedModel
+from pilotfish.loop.lessons import large_of
 from pilotfish.loop.trial import CANARY, SHADOW, Evidence, TaskState, verdict
 from pilotfish.models.calls import wait
 from pilotfish.models.fake import FakeModel
@@ -237,6 +240,54 @@ def test_the_large_model_behind_a_name() -> None:
         "big",
     ]
     assert large_of("openai:gpt", config) == "openai:gpt"
+
+
+def hide(text: str) -> str:
+    """A redaction for the test: the fillers are private."""
+    return text.replace("hello", "[private]")
+
+
+def test_what_is_to_be_redacted_is_redacted_for_lessons_and_checks_too(world: World) -> None:
+    for seed in range(2):
+        world.traffic(100, seed)
+        world.round()
+    world.store.versions.keep_task(TASK, marks={"redact": "tests.loop.test_keeper:hide"})
+    for seed in range(2, 12):
+        world.traffic(100, seed)
+        world.round()
+    assert "promoted" in [event.kind for event in world.store.versions.events(TASK)]
+    assert len(world.checker.requests) > 20
+    asked = [request.prompt for request in world.checker.requests]
+    assert not [text for text in asked if "hello" in text]
+    assert [text for text in asked if "[private]" in text]
+
+
+def test_a_store_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evidence of a round that could not be committed is not counted twice."""
+    world.traffic(100, 0)
+    world.round()
+    world.traffic(100, 1)
+    whole, failures = Ledger.commit, iter([True])
+
+    def failing(self: Ledger, *args: Any, **options: Any) -> None:
+        if next(failures, False):
+            raise StoreError("The disk is full.")
+        whole(self, *args, **options)
+
+    monkeypatch.setattr(Ledger, "commit", failing)
+    monkeypatch.setattr(keeper, "PAUSE", 0.01)
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        running = asyncio.create_task(world.keeper.run(stop))
+        while sum(day.requests for day in world.store.ledger.days(TASK)) < 200:
+            await asyncio.sleep(0.02)
+        stop.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert next(failures, None) is None
+    assert sum(day.requests for day in world.store.ledger.days(TASK)) == 200
 
 
 def test_local_only_tasks_are_never_checked_nor_learned(world: World) -> None:

@@ -82,6 +82,18 @@ def test_a_version_in_service_answers_its_task_and_no_other(store: Store) -> Non
     assert (other.model, other.decisions[-1].reason) == ("large", "no-task")
 
 
+def test_what_a_student_cannot_give_is_the_large_models(store: Store) -> None:
+    serve(store, serving=1)
+    model = LearnedModel(large(), store)
+    answer(model)
+    for params in ({"n": 2}, {"logprobs": True}):
+        given = wait(model.complete(Request.of(TICKET, **params)))
+        assert (given.model, given.decisions[-1].reason) == ("large", "not-plain")
+    assert wait(model.complete(Request.of(TICKET, n=1, temperature=0))).model == "teams@1"
+    tools = Request.of(TICKET, tools=[{"type": "function"}])
+    assert wait(model.complete(tools)).decisions[-1].reason == "no-task"
+
+
 def test_an_unsure_answer_is_the_large_models(store: Store) -> None:
     serve(store, serving=1)
     model = LearnedModel(large(), store)
