@@ -22,7 +22,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from pilotfish.config import Price
 from pilotfish.infer import scoreboard as sb
 from pilotfish.infer.outcome_files import read_outcomes
 from pilotfish.infer.outcomes import Outcomes
+from pilotfish.infer.predictors.joined import Joined
 from pilotfish.infer.predictors.predictor import fit_predictor
+from pilotfish.infer.predictors.stacked import Stacked
 from pilotfish.models.load import load_encoder
 
 TESTED = 6000  # of MMLU's 12,542 questions that were not fitted on; drawn anew for each seed
@@ -46,8 +48,9 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "kernel": ("kernel", {}),
     "forest": ("forest", {}),
     "knn": ("knn", {}),
-    "stacked, bge": ("stacked", {}),
-    "forest, bge": ("forest", {}),
+    "stacked, static+bge": ("stacked", {}),
+    "forest, static+bge": ("forest", {}),
+    "kernel, static+bge": ("kernel", {}),
 }
 PAPERS: dict[str, tuple[str, dict[str, Any]]] = {
     "logistic": ("logistic", {}),
@@ -68,6 +71,10 @@ LLMROUTER: dict[str, tuple[str, dict[str, Any]]] = {
     "LLMRouter RouterDC": ("contrastive", {}),
     "LLMRouter HybridLLM": ("hybrid", {"labels": "deterministic"}),
 }
+SMOOTHIE: dict[str, tuple[str, dict[str, Any]]] = {
+    "agreement, no labels (Smoothie)": ("agreement", {}),
+}
+METHODS = OURS | PAPERS | LLMROUTER | SMOOTHIE
 POOL = {
     "llama3-chatqa-1.5-8b": 8,
     "qwen2.5-7b-instruct": 7,
@@ -125,6 +132,31 @@ def mmlu_pro(folder: Path) -> Outcomes:
     return recorded.priced(PRO)
 
 
+def predictions(
+    labels: Iterable[str], fit: Outcomes, test: Outcomes, seed: int
+) -> Iterator[tuple[str, Any, float]]:
+    """Each method's predicted qualities and the seconds that fitting and predicting took.
+
+    The stack's parts are the methods of the same names, fitted on the same questions, so they are not
+    fitted again.
+    """
+    known: dict[str, Any] = {}
+    for label in labels:
+        name, settings = METHODS[label]
+        start = time.perf_counter()
+        if label not in known:
+            fitted = fit_predictor(name, fit, seed=seed, encoder=encoder_of(label), **settings)
+            known[label] = fitted.predict(test.texts).mean
+            seconds = time.perf_counter() - start
+            if isinstance(fitted.predictor, Stacked):
+                tail = label.removeprefix("stacked")
+                for part, own in zip(fitted.predictor.names, fitted.predictor.parts, strict=True):
+                    known[part + tail] = own.predict(test.texts).mean
+        else:
+            seconds = float("nan")
+        yield label, known[label], seconds
+
+
 def methods_of(seed: int) -> dict[str, tuple[str, dict[str, Any]]]:
     return OURS | PAPERS if seed < PAPER_SEEDS else OURS
 
@@ -166,15 +198,6 @@ def measure_pair(found: Found, name: str, score: np.ndarray[Any, Any], test: Out
     )
 
 
-def gain(label: str, fit: Outcomes, test: Outcomes, seed: int) -> Any:
-    """Score of the strong model's use, from predicted qualities."""
-    start = time.perf_counter()
-    name, settings = (OURS | PAPERS | LLMROUTER)[label]
-    fitted = fit_predictor(name, fit, seed=seed, encoder=encoder_of(label), **settings)
-    mean = fitted.predict(test.texts).mean
-    return mean[:, 1] - mean[:, 0], time.perf_counter() - start
-
-
 def run_mmlu(folder: Path, seeds: int) -> dict[str, Any]:
     outcomes = two_models(folder, "routellm_mmlu.parquet")
     found: Found = {}
@@ -190,9 +213,8 @@ def run_mmlu(folder: Path, seeds: int) -> dict[str, Any]:
         by_domain = {d: float(np.mean(v)) for d, v in table.items()}
         known = np.array([by_domain.get(d, 0.0) for d in test.groups or ()])
         measure_pair(found, "mean gain of the hidden domain", known, test)
-        for label in methods_of(seed):
-            score, seconds = gain(label, fit, test, seed)
-            measure_pair(found, label, score, test)
+        for label, mean, seconds in predictions(methods_of(seed), fit, test, seed):
+            measure_pair(found, label, mean[:, 1] - mean[:, 0], test)
             note(found, label, seconds=seconds)
         say("mmlu", seed, found, "apgr")
     return {
@@ -211,11 +233,12 @@ def run_gsm8k(folder: Path, seeds: int) -> dict[str, Any]:
         rng = np.random.default_rng(seed)
         measure_pair(found, "random", rng.random(len(outcomes)), outcomes)
         measure_pair(found, "oracle", outcomes.quality[:, 1] - outcomes.quality[:, 0], outcomes)
-        for label in methods_of(seed):
-            score = np.zeros(len(outcomes))
-            for k in range(5):
-                fit, test = outcomes.take(fold != k), outcomes.take(fold == k)
-                score[fold == k] = gain(label, fit, test, seed)[0]
+        scores: dict[str, Any] = {label: np.zeros(len(outcomes)) for label in methods_of(seed)}
+        for k in range(5):
+            fit, test = outcomes.take(fold != k), outcomes.take(fold == k)
+            for label, mean, _ in predictions(scores, fit, test, seed):
+                scores[label][fold == k] = mean[:, 1] - mean[:, 0]
+        for label, score in scores.items():
             measure_pair(found, label, score, outcomes)
         say("gsm8k", seed, found, "apgr")
     return {"questions": len(outcomes), "folds": 5, "methods": summed(found)}
@@ -265,12 +288,10 @@ def run_many(name: str, outcomes: Outcomes, seeds: int) -> dict[str, Any]:
         note(found, "oracle", quality=float(top.quality.mean()), cost=float(top.cost.mean()))
         methods = methods_of(seed) | LLMROUTER
         if outcomes.answers is not None:
-            methods = methods | {"agreement, no labels (Smoothie)": ("agreement", {})}
-        for label, (kind, settings) in methods.items():
-            start = time.perf_counter()
-            predictor = fit_predictor(kind, fit, seed=seed, encoder=encoder_of(label), **settings)
-            measure_pool(found, label, predictor.predict(test.texts).mean, fit, test)
-            note(found, label, seconds=time.perf_counter() - start)
+            methods = methods | SMOOTHIE
+        for label, mean, seconds in predictions(methods, fit, test, seed):
+            measure_pool(found, label, mean, fit, test)
+            note(found, label, seconds=seconds)
         say(name, seed, found, "quality_at_single_cost")
     own = summed(found)
     rivals = [own[label]["quality"]["mean"] for label in LLMROUTER]
@@ -388,13 +409,16 @@ class Remembered:
             np.savez(self.cache, keys=list(self.known), rows=np.stack(list(self.known.values())))
 
 
-def encoder_of(label: str) -> Remembered:
-    name = "bge-small-en-v1.5" if label.endswith("bge") else "static"
-    if name not in ENCODERS:
-        ENCODERS[name] = Remembered(
-            name, CACHE / f"{name}.npz" if CACHE and name != "static" else None
-        )
-    return ENCODERS[name]
+def encoder_of(label: str) -> Any:
+    def remembered(name: str) -> Remembered:
+        if name not in ENCODERS:
+            slow = CACHE if name != "static" else None
+            ENCODERS[name] = Remembered(name, slow / f"{name}.npz" if slow else None)
+        return ENCODERS[name]
+
+    if label.endswith("bge"):
+        return Joined([remembered("static"), remembered("bge-small-en-v1.5")])
+    return remembered("static")
 
 
 PAPER_SEEDS = 3

@@ -60,7 +60,9 @@ def replay(
     ] = 0.5,
     seeds: Annotated[int, typer.Option(help="Splits; the same for all policies.")] = 3,
     samples: Annotated[int, typer.Option(help="Bootstrap draws for the 95% intervals.")] = 200,
-    encoder: Annotated[str, typer.Option(help="Encoder of predictors that embed.")] = "static",
+    encoder: Annotated[
+        str, typer.Option(help="Encoder of predictors that embed; several with + between.")
+    ] = "static",
     plot: Annotated[
         Path | None, typer.Option(help="Where the curves go (.svg, .png or .pdf).")
     ] = None,
@@ -70,13 +72,13 @@ def replay(
 
     Example: pilotfish replay outcomes.parquet --policy knn --policy stacked --plot curves.svg
     """
+    from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.replay import replay as run
-    from pilotfish.models.load import load_encoder
 
     recorded = read(outcomes, models, prompt, column, price, answer_tokens)
     wanted = policy or ["single", "knn", "stacked", "oracle"]
     scores = run(
-        recorded, wanted, fit=fit, seeds=seeds, samples=samples, encoder=load_encoder(encoder)
+        recorded, wanted, fit=fit, seeds=seeds, samples=samples, encoder=load_joined(encoder)
     )
     if plot is not None:
         from pilotfish.loop.routing_plot import draw_curves

@@ -61,7 +61,9 @@ def fit(
     column: _Column = None,
     price: _Price = None,
     answer_tokens: _Tokens = 0.0,
-    encoder: Annotated[str, typer.Option(help="Encoder of predictors that embed.")] = "static",
+    encoder: Annotated[
+        str, typer.Option(help="Encoder of predictors that embed; several with + between.")
+    ] = "static",
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     as_json: _Json = False,
 ) -> None:
@@ -71,9 +73,9 @@ def fit(
 
     Example: pilotfish route fit outcomes.parquet --out router --max-cost 0.001
     """
+    from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.replay import parse_settings
     from pilotfish.infer.routing import fit_routing
-    from pilotfish.models.load import load_encoder
 
     learn, tune = _parts(outcomes, 1 - held_out, seed, models, prompt, column, price, answer_tokens)
     name, _, rest = predictor.partition(":")
@@ -82,7 +84,7 @@ def fit(
         tune,
         predictor=name,
         settings=parse_settings(rest),
-        encoder=load_encoder(encoder),
+        encoder=load_joined(encoder),
         seed=seed,
         max_cost=max_cost,
         strong_share=strong_share,
@@ -111,12 +113,12 @@ def tune(
 
     Example: pilotfish route tune router newer.parquet --strong-share 0.2
     """
+    from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.routing import Routing, tune_routing
-    from pilotfish.models.load import load_encoder
     from pilotfish.store.artifacts import load_artifact
 
     card = load_artifact(artifact).card
-    routing = Routing.load(artifact, load_encoder)
+    routing = Routing.load(artifact, load_joined)
     recorded = _recorded(outcomes, models, prompt, column, price, answer_tokens)
     tuned = tune_routing(
         routing,

@@ -12,6 +12,7 @@ from typing import Any
 from pilotfish.config import Config
 from pilotfish.distill.student import Student, load_student
 from pilotfish.errors import UnknownName
+from pilotfish.infer.predictors.joined import load_joined
 from pilotfish.infer.routing import KIND, Routing
 from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Classifier, Floats
@@ -44,7 +45,7 @@ class StudentClassifier:
             raise UnknownName("artifact setting", name, ())
         artifact = load_artifact(rest)
         if artifact.card.kind == KIND:
-            return Routing.load(artifact, lambda name: load_encoder(name, config))
+            return Routing.load(artifact, lambda name: load_joined(name, config))
         return cls(load_student(artifact, lambda name: load_encoder(name, config)))
 
     def predict_proba(self, texts: Sequence[str]) -> Floats:

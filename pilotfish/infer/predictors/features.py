@@ -1,9 +1,9 @@
 """What texts are turned into before a linear predictor reads them.
 
-Three blocks side by side: words and word pairs (hashed TF-IDF), a sentence embedding about its training
-mean, and statistics of the surface. Each block is scaled so that one strength of regularisation fits all.
-Character n-grams were tried as a fourth block: they cost a third of a millisecond for each decision and
-brought nothing on recorded outcomes.
+Four blocks side by side: word n-grams and character n-grams (hashed TF-IDF), a sentence embedding
+about its training mean, and statistics of the surface. Each block is scaled so that one strength of
+regularisation fits all. Character n-grams are a third of a decision's time; without them the kernel's
+APGR on GSM8K falls by 0.005 to 0.01 and stays the same on MMLU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pilotfish.models.protocols import Encoder
 from pilotfish.models.tfidf import Vocabulary, batches
 
 WORDS = 2
+CHARS = (2, 5)
 COLUMNS = 200_000  # of one group of n-grams at most
 STATISTICS_SCALE = 0.2  # 26 standardised numbers have the length of a unit row at 0.2
 CLIP = 4.0  # standard deviations: a text of a megabyte must not outweigh everything else
@@ -40,6 +41,7 @@ class Shared:
         self.name = encoder.name
         self.dim = encoder.dim
         self.fingerprint = getattr(encoder, "fingerprint", "")
+        self.widths: tuple[int, ...] = getattr(encoder, "widths", (encoder.dim,))
         # Each is replaced in one step, so threads may share it; at worst they compute something twice.
         self._encoded: tuple[list[str], Floats] = ([], np.zeros((0, encoder.dim), np.float32))
         self._counted: tuple[list[str], Floats] = ([], text_statistics([]))
@@ -91,7 +93,10 @@ class Features:
         """Learn vocabularies, means and scales."""
         groups: tuple[Vocabulary, ...] = ()
         if ngrams:
-            groups = (Vocabulary.learn(texts, words=WORDS, max_columns=COLUMNS),)
+            groups = (
+                Vocabulary.learn(texts, words=WORDS, max_columns=COLUMNS),
+                Vocabulary.learn(texts, chars=CHARS, max_columns=COLUMNS),
+            )
         nothing = np.zeros(0, np.float32)
         center = nothing if encoder is None else embed(encoder, texts).mean(axis=0)
         location = scale = nothing

@@ -73,7 +73,7 @@ class Forest:
         seed: int,
         *,
         trees: int = 200,
-        leaf: int = 10,
+        leaf: int | Sequence[int] = 20,
         directions: int = 40,
     ) -> Self:
         """Grow the trees.
@@ -83,24 +83,29 @@ class Forest:
             encoder: For the embedding.
             seed: Of the trees.
             trees: How many.
-            leaf: Questions in a leaf at least.
-            directions: Main directions of the embedding that are used.
+            leaf: Questions in a leaf at least; of several, the one with the least out-of-bag error.
+            directions: Main directions of each encoder's embedding that are used.
         """
         from sklearn.ensemble import ExtraTreesRegressor
 
         features = Features.fit(outcomes.texts, encoder, ngrams=False)
         embedded, _ = features.dense(outcomes.texts)
-        kept = min(directions, *embedded.shape)
-        size, basis = np.linalg.svd(embedded, full_matrices=False)[1:]
-        # Directions without texts are rounding errors, and a tree that splits there is unstable.
-        kept = max(min(kept, int((size > 1e-3 * size[0]).sum())), 1)
-        main = np.ascontiguousarray(basis[:kept].T)
+        main = main_directions(
+            embedded, getattr(encoder, "widths", (embedded.shape[1],)), directions
+        )
         filled = np.where(np.isnan(outcomes.quality), outcomes.mean_quality(), outcomes.quality)
         x = cls._inputs(features, main, outcomes.texts)
         # Drawn with replacement, so that each question is predicted by the trees that did not see it.
-        grown = ExtraTreesRegressor(
-            trees, min_samples_leaf=leaf, max_features=0.3, bootstrap=True, random_state=seed
-        ).fit(x, filled)
+        found = []
+        for size in leaf if isinstance(leaf, Sequence) else [leaf]:
+            grown = ExtraTreesRegressor(
+                trees, min_samples_leaf=size, max_features=0.3, bootstrap=True, random_state=seed
+            ).fit(x, filled)
+            unseen = _out_of_bag(grown, x, filled.shape[1])
+            off = filled - unseen  # what counts is who answers better, not how easy the question is
+            apart = off - off.mean(axis=1, keepdims=True) if off.shape[1] > 1 else off
+            found.append((float(np.nanmean(apart**2)), grown, unseen))
+        _, grown, unseen = min(found, key=lambda one: one[0])
         nodes, cuts, values, roots, start = [], [], [], [], 0
         for one in grown.estimators_:
             tree = one.tree_
@@ -121,7 +126,7 @@ class Forest:
             np.vstack(values).astype(np.float32),
             np.array(roots, np.int32),
         )
-        made.left_out = _out_of_bag(grown, x, made.values.shape[1])
+        made.left_out = unseen
         return made
 
     @staticmethod
@@ -182,6 +187,20 @@ class Forest:
             arrays["values"],
             roots,
         )
+
+
+def main_directions(rows: Floats, widths: Sequence[int], most: int) -> Floats:
+    """The main directions of each encoder's columns ``[dim, kept]``, at most ``most`` of each."""
+    blocks, start = [], 0
+    for width in widths:
+        size, basis = np.linalg.svd(rows[:, start : start + width], full_matrices=False)[1:]
+        # Directions without texts are rounding errors, and a tree that splits there is unstable.
+        kept = max(min(most, int((size > 1e-3 * size[0]).sum())), 1)
+        block = np.zeros((rows.shape[1], kept), np.float32)
+        block[start : start + width] = basis[:kept].T
+        blocks.append(block)
+        start += width
+    return np.hstack(blocks)
 
 
 def _out_of_bag(grown: Any, x: Floats, outputs: int) -> Floats:

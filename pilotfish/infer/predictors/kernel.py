@@ -74,7 +74,7 @@ class Kernel:
             encoder: For the embedding.
             seed: Of the part.
             strengths: What the noise is chosen from.
-            ngrams: Whether to read words and word pairs.
+            ngrams: Whether to read word and character n-grams.
         """
         whole, outcomes = outcomes, some_of(outcomes, seed)
         features = Features.fit(outcomes.texts, encoder, ngrams=ngrams)

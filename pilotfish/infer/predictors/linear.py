@@ -56,7 +56,7 @@ class Linear:
             encoder: For the embedding.
             seed: Of the part.
             strengths: What regularisation is chosen from.
-            ngrams: Whether to read words and word pairs.
+            ngrams: Whether to read word and character n-grams.
             statistics: Whether to read the text's surface.
         """
         outcomes = some_of(outcomes, seed)

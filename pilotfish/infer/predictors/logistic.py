@@ -59,7 +59,7 @@ class Logistic:
             encoder: For the embedding.
             seed: Not used; the solution is unique.
             strength: How much the data count against the prior (scikit-learn's C).
-            ngrams: Whether to read words and word pairs.
+            ngrams: Whether to read word and character n-grams.
             statistics: Whether to read the text's surface.
         """
         map, residuals, dense = fit_logistic_map(
@@ -113,7 +113,7 @@ def fit_logistic_map(
         encoder: For the embedding.
         strength: How much the data count against the prior.
         multilabel: One sigmoid for each output instead of one softmax; a softmax needs all targets.
-        ngrams: Whether to read words and word pairs.
+        ngrams: Whether to read word and character n-grams.
         statistics: Whether to read the text's surface.
     """
     features = Features.fit(texts, encoder, ngrams=ngrams, statistics=statistics)

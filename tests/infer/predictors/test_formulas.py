@@ -199,6 +199,34 @@ def test_the_forest_is_scikit_learns() -> None:
     assert made.left_out[seen] == pytest.approx(trees.oob_prediction_[seen], abs=1e-5)
 
 
+def test_several_leaf_sizes_are_chosen_from_by_the_out_of_bag_error() -> None:
+    data = noisy(120)
+    errors = []
+    for leaf in (2, 30):
+        left_out = Forest.fit(data, Plane(), 1, trees=30, leaf=leaf).left_out
+        assert left_out is not None
+        off = data.quality - left_out
+        errors.append(np.nanmean((off - off.mean(axis=1, keepdims=True)) ** 2))
+    chosen = Forest.fit(data, Plane(), 1, trees=30, leaf=[2, 30])
+    alone = Forest.fit(data, Plane(), 1, trees=30, leaf=(2, 30)[int(np.argmin(errors))])
+    assert np.array_equal(chosen.predict(data.texts).mean, alone.predict(data.texts).mean)
+
+
+def test_joined_encoders_stand_side_by_side() -> None:
+    from pilotfish.infer.predictors.forest import main_directions
+    from pilotfish.infer.predictors.joined import Joined
+
+    both = Joined([Plane(), Plane()])
+    assert both.dim == 4
+    assert both.name == "plane+plane"
+    assert both.encode(["3 4"])[0] == pytest.approx(np.array([3, 4, 3, 4]) / math.sqrt(2))
+    rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    found = main_directions(rows, (3, 1), 2)
+    assert found.shape == (4, 3)
+    assert (found[3, :2] == 0).all(), "directions of one encoder leave the other's columns alone"
+    assert abs(found[:3, 0] @ np.linalg.svd(rows[:, :3])[2][0]) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_forest_that_points_outside_itself_is_refused() -> None:
     made = Forest.fit(noisy(60), Plane(), 0, trees=3)
     settings, arrays = made.state()
