@@ -52,6 +52,8 @@ def serve(
 
 
 def _tell(url: str, config: Config, settings: ServeSettings, served: Served) -> None:
+    from pilotfish.gateway.access import is_loopback
+
     names = [row.name for row in served.names() if row.kind != "encoder"]
     encoders = [row.name for row in served.names() if row.kind == "encoder"]
     for reason in served.skipped:
@@ -65,6 +67,8 @@ def _tell(url: str, config: Config, settings: ServeSettings, served: Served) -> 
     typer.echo(
         f"  records:   {config.store}" + (" (durable)" if settings.durable else ""), err=True
     )
+    if settings.keys == "required" or (settings.keys == "auto" and not is_loopback(settings.host)):
+        typer.echo("  keys:      demanded; make one: pilotfish keys create NAME", err=True)
     typer.echo(f"  dashboard: {url.removesuffix('/v1')}/dashboard", err=True)
     typer.echo("Try:", err=True)
     if names:

@@ -33,7 +33,7 @@ class EmbeddingBody(msgspec.Struct):
     input: str | list[Any]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | None = None
 
 
 async def embeddings(turn: Turn, body: bytes) -> None:

@@ -30,8 +30,10 @@ from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError
 from pilotfish.gateway.app import App
 from pilotfish.gateway.protocol import GatewayProtocol
+from pilotfish.gateway.redaction import find_redactor
 from pilotfish.gateway.served import Served
 from pilotfish.gateway.settings import ServeSettings, read_serve_settings
+from pilotfish.store.store import open_store
 
 _WORKER = "PILOTFISH_WORKER"  # what a worker is told: the configuration's path, and options
 BACKLOG = 2048
@@ -77,6 +79,8 @@ def serve(
     config = load_config(config_path)
     settings = read_serve_settings(config.serve, **options)
     served = Served(config, default=settings.default)
+    find_redactor(settings.redact)
+    open_store(config.store).close()
     listener = listen(settings.host, settings.port)
     try:
         ready(url_of(listener, settings.host), config, settings, served)

@@ -194,7 +194,9 @@ def check_acyclic(spec: str, config: Config, larges: Mapping[str, str]) -> None:
 
 
 def check_declared(config: Config) -> None:
-    """Check the names in every ``[models.NAME]``, starting nothing: at once, and not when one is asked.
+    """Check every ``[models.NAME]``, starting nothing: at once, and not when one is asked.
+
+    Names are checked in all; settings where that loads no file: not those of local models and artifacts.
 
     Raises:
         UnknownName: A backend, kind or member that there is not.
@@ -209,8 +211,33 @@ def check_declared(config: Config) -> None:
             backend, colon, _ = spec.partition(":")
             known = spec in config.models or (colon and backend in BACKENDS)
             if not known and spec not in _language_models():
-                raise UnknownName("model", spec, _known(config))
+                raise UnknownName(f"member of [models.{name}]", spec, _known(config))
         check_acyclic(name, config, {})
+    models = Models(config)
+    for name in config.models:
+        if _LIGHT.issuperset(_kinds(name, config)):
+            try:
+                models.load(name)
+            except ConfigError as error:
+                where = f"[models.{name}] in pilotfish.toml"
+                raise ConfigError(f"{where}: {error.message}", remedy=error.remedy) from None
+
+
+# To build these is to read their settings: nothing is loaded, and nobody is asked.
+_LIGHT = frozenset(("openai", "litellm", "fake", "cascade", "fallback"))
+
+
+def _kinds(spec: str, config: Config) -> Iterator[str]:
+    """The backends and kinds that a model is made of."""
+    table = config.models.get(spec)
+    if table is None:
+        yield spec.partition(":")[0]
+    elif is_composite(spec, config):
+        yield str(table["kind"])
+        for member in member_specs(spec, config):
+            yield from _kinds(member, config)
+    else:
+        yield str(table["backend"])
 
 
 def _known(config: Config) -> list[str]:

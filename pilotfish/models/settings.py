@@ -103,9 +103,10 @@ def read_settings(backend: str, kind: type[S], given: Mapping[str, Any]) -> S:
     try:
         return msgspec.convert(dict(given), kind)
     except msgspec.ValidationError as error:
+        words, _, path = str(error).partition(" - at `$.")
         raise ConfigError(
-            f"A setting of the {backend} backend is wrong: {error}.",
-            remedy="`$.name` in the message is the setting; see docs or help(RemoteSettings)",
+            f"The {backend} setting {path.rstrip('`')} is wrong: {words}.",
+            remedy="See docs/settings.md",
         ) from None
 
 

@@ -131,6 +131,8 @@ def test_wrong_settings_are_said() -> None:
         ("[serve]\nworkers = 'x'\n", "$.workers"),
         ("[models.x]\nbackend = 'fake'\n[serve]\ndefault = 'y'\n", "default model 'y'"),
         ("store = 'sqlite:////nowhere/at/all.db'\n", "nowhere"),
+        ("[serve]\nredact = 'no_module:function'\n", "no_module"),
+        ("[models.x]\nbackend = 'openai'\nbase_ulr = 'http://x'\n", "Did you mean 'base_url'"),
     ]:
         Path("pilotfish.toml").write_text(text)
         done = subprocess.run([*COMMAND, "--port", "0"], capture_output=True, text=True, timeout=60)
@@ -138,6 +140,7 @@ def test_wrong_settings_are_said() -> None:
         assert done.stderr.count("Error: ") == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+        assert "Pilotfish serves" not in done.stderr
 
 
 def test_without_a_configuration_it_says_what_to_try() -> None:

@@ -119,6 +119,8 @@ def test_unknown_and_default_names() -> None:
         ("kind = 'cascade'\nmodels = ['smal', 'fake:x']", "Did you mean 'small'"),
         ("kind = 'cascade'\nmodels = ['small', 'it']", "it -> it"),
         ("kind = 'fallback'", "models = None"),
+        ("kind = 'cascade'\nmodels = ['small', 'fake:x']\nthresholds = [1, 2]", r"\[models.it\].*2 thr"),
+        ("backend = 'openai'\nconcurrency = 0", r"\[models.it\].*setting concurrency is wrong"),
     ],
 )
 def test_a_wrong_table_is_said_at_the_start(table: str, words: str) -> None:
