@@ -228,7 +228,7 @@ def test_joined_encoders_stand_side_by_side() -> None:
 
 
 def test_a_forest_that_points_outside_itself_is_refused() -> None:
-    made = Forest.fit(noisy(60), Plane(), 0, trees=3)
+    made = Forest.fit(noisy(60), Plane(), 0, trees=3, leaf=5)
     settings, arrays = made.state()
     for column, value in ((1, 10**6), (2, 0), (0, 999)):
         nodes = arrays["nodes"].copy()
