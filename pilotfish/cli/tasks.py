@@ -21,7 +21,9 @@ def tasks(
     ] = None,
     redact: Annotated[
         str | None,
-        typer.Option(help="MODULE:FUNCTION that redacts its texts before they leave; '' for none."),
+        typer.Option(
+            help="Redact its texts before they leave: 'patterns' or MODULE:FUNCTION; '' for no more."
+        ),
     ] = None,
     record: Annotated[
         bool | None,
@@ -78,10 +80,9 @@ def _marks(local_only: bool | None, redact: str | None, record: bool | None) -> 
     if local_only is not None:
         marks["local_only"] = local_only
     if redact is not None:
-        from pilotfish.loop.learned import find_redaction
+        from pilotfish.models.redaction import find_redactor
 
-        if redact:
-            find_redaction(redact)
+        find_redactor(redact)  # a wrong name is refused now, not when a request comes
         marks["redact"] = redact
     if record is not None:
         marks["unrecorded"] = not record

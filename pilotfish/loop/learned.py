@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import random
 import threading
 import weakref
@@ -31,6 +30,7 @@ from pilotfish.loop.artifact import OffloadedModel, StudentModel
 from pilotfish.loop.tasks import Matcher
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.protocols import Model
+from pilotfish.models.redaction import find_redactor
 from pilotfish.models.settings import read_settings
 from pilotfish.records import Chunk, Completion, Request
 from pilotfish.store.store import Store, open_store
@@ -266,24 +266,7 @@ def redacted(request: Request, redact: Callable[[str], str]) -> Request:
     return dataclasses.replace(request, messages=tuple(messages))
 
 
-def find_redaction(name: str) -> Callable[[str], str]:
-    """The function that ``"module:function"`` names.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found: Callable[[str], str] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Got the redaction {name!r}, which cannot be loaded: {error}.",
-            remedy='Expected "module:function", importable from where this is started.',
-        ) from None
-    return found
-
-
 def to_send(request: Request, marks: Mapping[str, Any]) -> Request:
     """A request as it may leave, by the marks of its task."""
-    name = str(marks.get("redact") or "")
-    return redacted(request, find_redaction(name)) if name else request
+    redact = find_redactor(str(marks.get("redact") or ""))
+    return request if redact is None else redacted(request, redact)
