@@ -1,7 +1,7 @@
 """What must not be kept is taken out of exchanges before anything is written.
 
-Redaction (:mod:`pilotfish.models.redaction`) loses what it finds, also for students that are trained on the
-traffic later, and it costs time, in the thread that writes.
+Redaction (:mod:`pilotfish.models.redaction`) loses what it finds, also for students that are trained on
+the traffic later, and it costs time, in the thread that writes.
 """
 
 from __future__ import annotations
