@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,11 @@ def _tell(url: str, config: Config, settings: ServeSettings, served: Served) -> 
     typer.echo(
         f"  records:   {config.store}" + (" (durable)" if settings.durable else ""), err=True
     )
+    for name, table in config.models.items():
+        variable = table.get("api_key_env", "OPENAI_API_KEY")
+        own = table.get("backend") == "openai" and "base_url" not in table
+        if own and not os.environ.get(variable):
+            typer.echo(f"  warning:   {name} needs a key, but {variable} is not set", err=True)
     if settings.keys == "required" or (settings.keys == "auto" and not is_loopback(settings.host)):
         typer.echo("  keys:      demanded; make one: pilotfish keys create NAME", err=True)
     typer.echo(f"  dashboard: {url.removesuffix('/v1')}/dashboard", err=True)

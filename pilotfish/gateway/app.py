@@ -7,7 +7,6 @@ handler that a request would have to pay for.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import sys
@@ -212,8 +211,7 @@ class App:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
-        with contextlib.suppress(asyncio.CancelledError):  # stopped twice: what is recorded is kept
-            await receive()
+        await receive()
         await self.gateway.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -58,6 +58,17 @@ class Server(uvicorn.Server):
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; asked twice, cut off what is under way, but still write what is to be recorded."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            tasks = set(self.server_state.tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=1)
+            await self.lifespan.shutdown()
+
 
 def serve(
     config_path: Path | None = None,

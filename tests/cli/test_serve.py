@@ -84,6 +84,28 @@ def test_it_answers_and_ends_well_with_what_was_under_way(number: signal.Signals
         store.close()
 
 
+def test_stopped_twice_it_ends_at_once_and_says_and_records_so() -> None:
+    slow = [None, *[Fault.SLOW_DRIP] * 5]
+    with FakeServer("word " * 20, faults=slow, drip_seconds=1) as upstream:
+        configure(upstream)
+        with started() as (process, told):
+            assert ask(told["url"]).status_code == 200
+            body = {"model": "far", "messages": [{"role": "user", "content": "x"}], "stream": True}
+            with httpx.stream("POST", f"{told['url']}/chat/completions", json=body) as stream:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+                assert "shutting_down" in "".join(stream.iter_lines())
+            assert process.wait(10) == 0
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+    store = open_store(f"sqlite:///{Path('gateway.db').resolve()}")
+    try:
+        assert [row.status for row in store.traffic.recent(limit=10)] == [503, 200]
+    finally:
+        store.close()
+
+
 def test_workers_share_the_port_and_are_replaced() -> None:
     with FakeServer("ok", keep=False) as upstream:
         configure(upstream)
