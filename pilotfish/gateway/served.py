@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from pilotfish.config import Config, Price
-from pilotfish.errors import ArtifactError, UnknownName
+from pilotfish.errors import ArtifactError, ConfigError, UnknownName
 from pilotfish.infer.fallback import Fallback
 from pilotfish.infer.trail import answer_usage
 from pilotfish.models.breaker import Breaker
@@ -240,7 +240,10 @@ class Served:
         if task is None:
             task = self._starting[name] = asyncio.create_task(asyncio.to_thread(build))
             task.add_done_callback(lambda done: self._started(name, done))
-        return await asyncio.shield(task)  # a client that leaves does not stop it for the others
+        try:
+            return await asyncio.shield(task)  # a client that leaves does not stop it for others
+        except UnknownName as error:  # in the configuration; the client's own name was found
+            raise ConfigError(error.message, remedy=error.remedy) from None
 
     def _started(self, name: str, task: asyncio.Task[Any]) -> None:
         self._starting.pop(name, None)

@@ -81,7 +81,8 @@ def read_serve_settings(given: Mapping[str, Any], **options: Any) -> ServeSettin
     try:
         return msgspec.convert(merged, ServeSettings)
     except msgspec.ValidationError as error:
+        words, _, path = str(error).partition(" - at `$.")
         raise ConfigError(
-            f"A setting under [serve] is wrong: {error}.",
-            remedy="`$.name` in the message is the setting; see docs/settings.md",
+            f"The [serve] setting {path.rstrip('`')} is wrong: {words}.",
+            remedy="See docs/settings.md",
         ) from None

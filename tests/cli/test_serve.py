@@ -150,7 +150,7 @@ def test_a_taken_port_is_said() -> None:
 def test_wrong_settings_are_said() -> None:
     for text, words in [
         ("[serve]\nprot = 1\n", "Did you mean 'port'"),
-        ("[serve]\nworkers = 'x'\n", "$.workers"),
+        ("[serve]\nworkers = 'x'\n", "setting workers is wrong"),
         ("[models.x]\nbackend = 'fake'\n[serve]\ndefault = 'y'\n", "default model 'y'"),
         ("store = 'sqlite:////nowhere/at/all.db'\n", "nowhere"),
         ("[serve]\nredact = 'no_module:function'\n", "no_module"),

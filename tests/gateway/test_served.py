@@ -12,6 +12,7 @@ import pytest
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
+from pilotfish.gateway.refusals import refusal_of
 from pilotfish.gateway.served import Baseline, Served, ServedModel
 from pilotfish.models import BACKENDS
 from pilotfish.models.calls import stream
@@ -119,13 +120,23 @@ def test_unknown_and_default_names() -> None:
         ("kind = 'cascade'\nmodels = ['smal', 'fake:x']", "Did you mean 'small'"),
         ("kind = 'cascade'\nmodels = ['small', 'it']", "it -> it"),
         ("kind = 'fallback'", "models = None"),
-        ("kind = 'cascade'\nmodels = ['small', 'fake:x']\nthresholds = [1, 2]", r"\[models.it\].*2 thr"),
+        (
+            "kind = 'cascade'\nmodels = ['small', 'fake:x']\nthresholds = [1, 2]",
+            r"\[models.it\].*2 thr",
+        ),
         ("backend = 'openai'\nconcurrency = 0", r"\[models.it\].*setting concurrency is wrong"),
     ],
 )
 def test_a_wrong_table_is_said_at_the_start(table: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         declared(f"[models.small]\nbackend = 'fake'\n[models.it]\n{table}")
+
+
+async def test_a_mistake_in_a_table_is_not_the_clients() -> None:
+    served = declared("[models.it]\nbackend = 'llama.cpp'\npat = 'x.gguf'")
+    with pytest.raises(ConfigError, match="setting 'pat'") as wrong:
+        await served.model("it").complete(Request.of("x"))
+    assert refusal_of(wrong.value).status == 500
 
 
 async def test_breakers_can_be_looked_at() -> None:
