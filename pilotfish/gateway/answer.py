@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pilotfish.errors import PilotfishError
+from pilotfish.errors import PilotfishError, UnknownName
 from pilotfish.gateway.cors import cors_headers
 from pilotfish.gateway.headers import answer_headers
 from pilotfish.gateway.pages import Receive, Scope, Send, header
@@ -140,8 +140,13 @@ class Turn:
                 param="model",
                 remedy="Name one of GET /v1/models.",
             )
-        resolved = str(served.resolve(name))
         assert self.caller is not None
+        try:
+            resolved = str(served.resolve(name))
+        except UnknownName:
+            # A key that may ask some models learns nothing of the others.
+            usable = [row.name for row in served.names() if self.caller.may_use(row.name)]
+            raise UnknownName("model", name, usable) from None
         if not self.caller.may_use(resolved):
             raise Refusal(
                 403,

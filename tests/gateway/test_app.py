@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pilotfish.models.fake_server import FakeServer, Fault
+from pilotfish.store.store import open_store
 from tests.gateway.serving import Running, remote, serving
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -330,3 +331,20 @@ def test_stopping_finishes_streams() -> None:
     assert got[-1] == "[DONE]"
     text = "".join(c["delta"].get("content") or "" for e in got[:-1] for c in e["choices"])
     assert text == "word " * 20
+
+
+def test_a_key_learns_only_the_names_of_the_models_that_it_may_ask() -> None:
+    models = {"open": {"backend": "fake"}, "hidden": {"backend": "fake"}}
+    with serving(models, keys="required") as gateway:
+        with open_store(gateway.store_url) as store:
+            key, _ = store.keys.create("guest", models=("open",))
+        gateway.client.headers["authorization"] = f"Bearer {key}"
+        assert gateway.chat(model="open").status_code == 200
+        unknown = gateway.chat(model="hiden")
+        listed = gateway.client.get("/v1/models").json()["data"]
+        forbidden = gateway.chat(model="hidden")
+    assert unknown.status_code == 404
+    assert "open" in unknown.text
+    assert "hidden" not in unknown.text
+    assert [row["id"] for row in listed] == ["open"]
+    assert forbidden.status_code == 403
