@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -47,13 +48,13 @@ def keep_to_the_limit(gateways: list[Running], url: str, key: str) -> None:
         assert answered == {row.id for row in recorded if row.status == 200}
 
 
-def children(parent: int) -> list[str]:
-    """Process ids whose parent this is."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "ppid=,pid="], check=True, capture_output=True, text=True
-    )
-    pairs = [line.split() for line in listed.stdout.splitlines()]
-    return [pid for ppid, pid in pairs if int(ppid) == parent]
+def children(parent: int) -> int:
+    """How many processes have this parent, as Linux tells."""
+    found = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found += int(file.read_text().rpartition(")")[2].split()[1]) == parent
+    return found
 
 
 def new_key(url: str) -> str:
@@ -66,7 +67,8 @@ def test_two_workers_share_a_port_a_store_and_a_limit(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/pilotfish.db"
     key = new_key(url)
     with serving(TOML.format(store=url), "--workers", "2") as gateway:
-        assert len(children(gateway.process.pid)) >= 2
+        if sys.platform == "linux":
+            assert children(gateway.process.pid) >= 2
         keep_to_the_limit([gateway], url, key)
         assert gateway.stop() == 0
 
