@@ -1,7 +1,7 @@
 """Routing by predicted quality on recorded outcomes: every predictor, ten seeds, the targets beside.
 
-python benchmarks/routing.py --outcomes FOLDER [--data mmlu gsm8k pool mmlu-pro speed] [--seeds 10]
-[--papers 3]
+python benchmarks/routing.py --outcomes FOLDER [--data mmlu mmlu-labels gsm8k pool mmlu-pro speed]
+[--seeds 10] [--papers 3]
 
 FOLDER holds the four files of recorded answers: RouteLLM's MMLU and GSM8K (two models), the training
 part of LLMRouter's pool (nine models) and MMLU-Pro (eight models, answers with text). Questions are
@@ -166,8 +166,8 @@ def spread(values: list[float]) -> dict[str, float]:
     if not known:
         return {"mean": float("nan"), "std": float("nan"), "seeds": 0}
     return {
-        "mean": round(float(np.mean(known)), 4),
-        "std": round(float(np.std(known)), 4),
+        "mean": float(f"{np.mean(known):.4g}"),
+        "std": float(f"{np.std(known):.2g}"),
         "seeds": len(known),
     }
 
@@ -223,6 +223,21 @@ def run_mmlu(folder: Path, seeds: int) -> dict[str, Any]:
         "tested_on": TESTED,
         "methods": summed(found),
     }
+
+
+def run_labels(folder: Path, seeds: int) -> dict[str, Any]:
+    """MMLU again with more labels, on three seeds: how far 1,500 are from enough."""
+    outcomes = two_models(folder, "routellm_mmlu.parquet")
+    found: Found = {}
+    for seed in range(min(seeds, 3)):
+        learn, test = outcomes.split(seed, fit=8000)
+        for labels in (500, 1500, 3000, 6000, len(learn)):
+            few = learn.take(np.random.default_rng(seed).permutation(len(learn))[:labels])
+            for label in ("forest", "forest, static+bge"):
+                ((_, mean, _),) = predictions([label], few, test, seed)
+                measure_pair(found, f"{label}, {labels} labels", mean[:, 1] - mean[:, 0], test)
+        say("labels", seed, found, "apgr")
+    return {"questions": len(outcomes), "methods": summed(found)}
 
 
 def run_gsm8k(folder: Path, seeds: int) -> dict[str, Any]:
@@ -353,6 +368,7 @@ RUNS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "speed": run_speed,
     "gsm8k": run_gsm8k,
     "mmlu": run_mmlu,
+    "mmlu-labels": run_labels,
     "mmlu-pro": lambda folder, seeds: run_many("mmlu-pro", mmlu_pro(folder), seeds),
     "pool": lambda folder, seeds: run_many("pool", pool(folder), seeds),
 }
