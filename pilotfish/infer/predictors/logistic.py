@@ -2,8 +2,8 @@
 
 The probability that a model's answer is right, given the question alone: what HybridLLM (Ding et al.
 2024) and RouteLLM's BERT router (Ong et al. 2024) fine-tune an encoder for. Qualities between 0 and 1
-are soft labels. Strong regularisation helps: on 1,500 labelled questions of MMLU the APGR was .687 at C
-= 0.3, .683 at 1 and .676 at 3.
+are soft labels. Strong regularisation helps: on 1,500 labelled questions of MMLU the APGR was 0.004
+lower at C = 1 than at 0.3, and 0.011 lower at 3.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A few dozen numbers that carry what n-grams cannot: a long question with many digits is one for a
 stronger model whatever it is about. FORC (Sakota et al. 2024) and HybridLLM (Ding et al. 2024) leave it
-to a fine-tuned transformer to find them; on 1,500 labelled questions they are worth as much as 60,000
-n-grams (``benchmarks/results/routing.json``).
+to a fine-tuned transformer to find them. A logistic regression on such numbers alone
+routes 1,500 labelled questions of MMLU nearly as well as one on TF-IDF.
 """
 
 from __future__ import annotations
