@@ -219,6 +219,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             wait_for(f"http://127.0.0.1:{theirs}/health/liveliness", folder / "litellm.out")
             servers["litellm"] = theirs
         results["memory"] = {"started_mb": resident(pid)}
+        results["idle_streams_at_start"] = idle_streams(ours, pid, 1000)
+        print(json.dumps(results["idle_streams_at_start"]), file=sys.stderr)
         for size in () if arguments.steady else ("1 KB",) if arguments.quick else SIZES:
             for stream in (False, True):
                 for clients in CLIENTS:
