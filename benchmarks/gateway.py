@@ -103,7 +103,7 @@ async def paced(url: str, data: str, due: list[float]) -> tuple[list[float], int
     """Ask at the given moments; milliseconds from when each request was due, and how many failed.
 
     A late request is late from the client's side too, so waiting in our own queue counts (no
-    "coordinated omission"). The client costs 30 us of this process per request; "direct" shows it.
+    "coordinated omission"). The client costs 45 us of this process per request; "direct" shows it.
     """
     where = urlsplit(url)
     pool = Pool(

@@ -2,7 +2,8 @@
 
 The built-in patterns find what has a form of its own: e-mail addresses, payment cards (with Luhn's check
 digit, ISO/IEC 7812-1), keys and tokens, phone numbers. Names and addresses have none: for those, name a
-function of your own as ``"module:function"``, text to text. The patterns take about 15 ms for a megabyte.
+function of your own as ``"module:function"``, text to text. The patterns take about 0.4 ms for a
+kilobyte of prose with numbers (0.37 s for a megabyte, on one core), in the recorder's thread.
 """
 
 from __future__ import annotations
