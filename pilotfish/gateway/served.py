@@ -7,7 +7,7 @@ so a file of gigabytes holds up neither the event loop nor the other models.
 
 It also knows what an answer would have cost if the large model had given it: the *baseline* that the
 saving is measured against. A model that gives no token counts (a student) is counted by characters, at
-:data:`CHARACTERS_PER_TOKEN`, the usual rule for English (https://help.openai.com/en/articles/4936856);
+:data:`~pilotfish.infer.outcomes.CHARS_PER_TOKEN`, the usual rule for English (https://help.openai.com/en/articles/4936856);
 such a baseline says that it is an estimate.
 """
 
@@ -27,6 +27,7 @@ import msgspec
 from pilotfish.config import Config, Price
 from pilotfish.errors import ArtifactError, ConfigError, UnknownName
 from pilotfish.infer.fallback import Fallback
+from pilotfish.infer.outcomes import CHARS_PER_TOKEN
 from pilotfish.infer.trail import answer_usage
 from pilotfish.models.breaker import Breaker
 from pilotfish.models.calls import closing, stream
@@ -36,7 +37,6 @@ from pilotfish.models.protocols import Encoder, Model
 from pilotfish.records import Chunk, Completion, Request, Usage
 from pilotfish.store.card import CARD_NAME, MAX_CARD_BYTES, Card, read_json
 
-CHARACTERS_PER_TOKEN = 4.0
 ALWAYS_HERE = "static"  # the encoder that needs no download
 ARTIFACT_KIND = "offload"
 
@@ -357,7 +357,7 @@ def estimate_usage(request: Request, answer: str) -> Usage:
         content = message.get("content") or ""
         parts = [content] if isinstance(content, str) else [p.get("text") or "" for p in content]
         asked += sum(map(len, parts))
-    prompt, completion = (-(-n // int(CHARACTERS_PER_TOKEN)) for n in (asked, len(answer)))
+    prompt, completion = (-(-n // int(CHARS_PER_TOKEN)) for n in (asked, len(answer)))
     return Usage(prompt, completion)
 
 
