@@ -390,7 +390,14 @@ POLICIES: dict[str, Callable[[tuple[str, ...]], Any]] = {
     "certified": lambda names: load("POLICIES", "certified")(POLICIES["chain"](names), 2, 0.7),
 }
 
+# Curation steps: settings as they would stand in a pipeline file; the texts are CORPUS of
+# tests/curate/test_step_contract.py.
+STEPS: dict[str, dict[str, Any]] = {
+    "length": {"min_chars": 20, "max_chars": 400, "tag": True},
+}
+
 TABLE: dict[str, dict[str, Any]] = {
+    "pilotfish.curate.STEPS": STEPS,
     "pilotfish.models.BACKENDS": MODELS,
     "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,

@@ -1,1 +1,38 @@
-"""Small models choose the data (survey, section 3.1.1)."""
+"""Small models choose the data (survey, section 3.1.1).
+
+A step is one module and one line of :data:`STEPS`; :mod:`pilotfish.curate.step` says what it must bring,
+and :class:`~pilotfish.curate.pipeline.Pipeline` runs a list of them on files.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pilotfish.registry import Registry
+
+if TYPE_CHECKING:
+    from pilotfish.curate.pipeline import Pipeline
+    from pilotfish.curate.step import FittedStep, Step, Verdict
+
+__all__ = ["STEPS", "FittedStep", "Pipeline", "Step", "Verdict"]
+
+STEPS = Registry(
+    "curation step",
+    {
+        "length": "pilotfish.curate.length:Length",
+    },
+)
+
+_LATE = {
+    "Pipeline": "pilotfish.curate.pipeline",
+    "Step": "pilotfish.curate.step",
+    "FittedStep": "pilotfish.curate.step",
+    "Verdict": "pilotfish.curate.step",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'pilotfish.curate' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)

@@ -1,0 +1,54 @@
+"""Keep texts whose length lies within bounds: the plainest filter, for a first look at any corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pilotfish.curate.step import TEXT, Verdict
+from pilotfish.errors import ConfigError
+
+TOO_SHORT, TOO_LONG = "length.too_short", "length.too_long"
+
+
+class Length:
+    """Keep texts of ``min_chars`` to ``max_chars`` characters.
+
+    Args:
+        min_chars: Shorter texts are dropped as ``length.too_short``.
+        max_chars: Longer ones as ``length.too_long``; None for any length.
+        tag: Add the length as the column ``chars``.
+
+    Raises:
+        ConfigError: The bounds leave nothing.
+    """
+
+    name = "length"
+
+    def __init__(self, min_chars: int = 1, max_chars: int | None = None, tag: bool = False) -> None:
+        if min_chars < 0 or (max_chars is not None and max_chars < min_chars):
+            raise ConfigError(
+                f"Got min_chars={min_chars} and max_chars={max_chars}, but expected "
+                "0 <= min_chars <= max_chars."
+            )
+        self.min_chars = min_chars
+        self.max_chars = max_chars
+        self.tag = tag
+
+    def apply(self, batch: pa.RecordBatch) -> Verdict:
+        """Judge by the number of characters; the margin is how many there are too few or too many."""
+        chars = pc.utf8_length(batch.column(TEXT)).cast(pa.int64())
+        n = chars.to_numpy(zero_copy_only=False)
+        reasons = np.full(len(n), -1, np.int8)
+        reasons[n < self.min_chars] = 0
+        margin = np.abs(n - self.min_chars + 0.5)
+        if self.max_chars is not None:
+            reasons[n > self.max_chars] = 1
+            margin = np.minimum(margin, np.abs(self.max_chars - n + 0.5))
+        codes = pa.array(reasons, mask=reasons < 0)
+        return Verdict(
+            {"chars": chars} if self.tag else {},
+            pa.DictionaryArray.from_arrays(codes, pa.array([TOO_SHORT, TOO_LONG])),
+            pa.array(margin),
+        )
