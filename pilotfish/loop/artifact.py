@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.config import Config
-from pilotfish.distill.student import Student, restore_student, student_files
+from pilotfish.distill.student import Student, load_student, student_files
 from pilotfish.errors import ArtifactError, UnknownName
 from pilotfish.infer.cascade import Cascade
 from pilotfish.infer.certify import Certificate
 from pilotfish.infer.decide import decide
 from pilotfish.loop.as_learned import AsLearned
 from pilotfish.loop.rows import Template
+from pilotfish.loop.small import SMALL, Files, Small
 from pilotfish.loop.task import Task
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.load import load_encoder, load_model
@@ -50,6 +51,24 @@ class StudentModel:
         self.task = task
         self.name = name
         self.template = Template(task.prompt)
+
+    @property
+    def technique(self) -> str:
+        """The name of the student."""
+        return self.student.name
+
+    @classmethod
+    def restore(cls, artifact: Artifact, task: Task, name: str) -> StudentModel:
+        """The student of an artifact; see :meth:`pilotfish.loop.small.Small.restore`."""
+        return cls(load_student(artifact, load_encoder), task, name)
+
+    def renamed(self, name: str) -> StudentModel:
+        """The same under another name."""
+        return StudentModel(self.student, self.task, name)
+
+    def files(self) -> Files:
+        """What to store of it."""
+        return student_files(self.student)
 
     def answer(self, inputs: Inputs) -> tuple[list[str], NDArray[np.float32]]:
         """Answers and scores of many inputs at once."""
@@ -140,12 +159,9 @@ class OffloadedModel:
         self.certificate = Certificate.from_json(json.dumps(card.certificate))
         self.threshold = self.certificate.threshold
         self.large = large or str(card.learned_from["large"])
-        self.small = StudentModel(
-            restore_student(
-                artifact.json("student.json"), artifact.tensors("student"), load_encoder
-            ),
-            self.task,
-            f"{card.name}/{card.extra['student']}",
+        answering = SMALL.load(self.task.kind)
+        self.small: Small = answering.restore(
+            artifact, self.task, f"{card.name}/{card.extra['student']}"
         )
         self.teacher = Deferred(self.large, lambda: load_model(self.large, config))
         escalated = Deferred(self.large, lambda: AsLearned(self.teacher.model, self.task))
@@ -198,7 +214,7 @@ def pack(
     *,
     name: str,
     task: Task,
-    student: Student,
+    small: Small,
     certificate: Certificate,
     learned_from: Mapping[str, Any],
     quality: Mapping[str, Any],
@@ -210,7 +226,7 @@ def pack(
 
     ``tensors`` are further arrays to keep with it, by file name without its suffix.
     """
-    settings, arrays, files = student_files(student)
+    settings, arrays, files = small.files()
     card = Card.new(
         name=name,
         kind=KIND,
@@ -218,7 +234,7 @@ def pack(
         learned_from=dict(learned_from),
         quality=dict(quality),
         certificate=asdict(certificate),
-        extra={"student": student.name},
+        extra={"student": small.technique},
     )
     return save_artifact(
         folder,

@@ -21,6 +21,7 @@ from pilotfish.loop.progress import Progress
 from pilotfish.loop.race import race
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.settle import Settled, settle
+from pilotfish.loop.small import Small
 from pilotfish.loop.task import Task
 from pilotfish.loop.teach import learnt_from
 from pilotfish.loop.teacher import Teacher
@@ -41,7 +42,7 @@ class CertifiedStudent:
         settled: The certificate, and which rows it asked about.
     """
 
-    small: StudentModel
+    small: Small
     entries: Sequence[RaceEntry]
     answers: list[str]
     scores: NDArray[np.float32]
@@ -106,7 +107,7 @@ def certify_student(
 
 
 def answer_all(
-    small: StudentModel, population: Population, progress: Progress
+    small: Small, population: Population, progress: Progress
 ) -> tuple[list[str], NDArray[np.float32]]:
     """Answers and scores for every unique input."""
     inputs = population.inputs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,12 @@ from pilotfish.config import Config
 from pilotfish.errors import ArtifactError, InputError
 from pilotfish.loop.account import Facts, result_of
 from pilotfish.loop.artifact import OffloadedModel, pack
-from pilotfish.loop.certified import CertifiedStudent, answer_all, certify_student
+from pilotfish.loop.certified import CertifiedStudent, answer_all
 from pilotfish.loop.lessons import Definition, Lessons, Parsed
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, constraints
 from pilotfish.loop.progress import Progress
 from pilotfish.loop.report import render_report
+from pilotfish.loop.small import CERTIFY
 from pilotfish.loop.teach import FIRST_BATCH, teach
 from pilotfish.loop.teacher import Budget, Teacher
 from pilotfish.models.cached import CachedModel
@@ -136,6 +137,8 @@ def learn(
 
 
 class _Learning:
+    """One version of a task being made."""
+
     def __init__(
         self, definition: Definition, known: Lessons, settings: LearnSettings, progress: Progress
     ) -> None:
@@ -157,6 +160,7 @@ class _Learning:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Add what happens inside to a stage's seconds."""
         began = time.monotonic()
         try:
             yield
@@ -171,6 +175,7 @@ class _Learning:
         since: float,
         in_service: Version | None,
     ) -> Outcome:
+        """Ask for what is missing, certify, and keep the version if it is better."""
         began = time.monotonic()
         known, plan = self.known, self.plan
         population = known.population
@@ -219,6 +224,7 @@ class _Learning:
         return outcome
 
     def certify(self, teacher: Teacher, encoder: Encoder) -> tuple[CertifiedStudent, int]:
+        """The certified student, and how many answers its training bought."""
         known, plan, population = self.known, self.plan, self.known.population
         horizon = plan.horizon or len(known.ids)
         answered = [int(i) for i in population.train_ids if known.recorded.get(int(i)) is not None]
@@ -241,7 +247,8 @@ class _Learning:
                 )
                 answered = list(dict.fromkeys([*answered, *more]))
         trained = teacher.bought
-        done = certify_student(
+        certify: Callable[..., CertifiedStudent] = CERTIFY.load(known.task.kind)
+        done = certify(
             plan,
             known.task,
             population,
@@ -278,6 +285,7 @@ class _Learning:
     def facts(
         self, done: CertifiedStudent, teacher: Teacher, model: Model, config: Config, trained: int
     ) -> Facts:
+        """What the report tells."""
         return Facts(
             name=self.definition.name,
             folder="",
@@ -327,7 +335,7 @@ class _Learning:
                 folder,
                 name=name,
                 task=known.task,
-                student=done.small.student,
+                small=done.small,
                 certificate=done.settled.certificate,
                 learned_from={
                     "large": self.definition.large or model.name,

@@ -26,7 +26,8 @@ import msgspec
 from pilotfish.config import Config
 from pilotfish.errors import ArtifactError, ConfigError, RequestRefused, StoreError
 from pilotfish.infer.trail import Trail
-from pilotfish.loop.artifact import OffloadedModel, StudentModel
+from pilotfish.loop.artifact import OffloadedModel
+from pilotfish.loop.small import Small
 from pilotfish.loop.tasks import Matcher
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.protocols import Model
@@ -57,7 +58,7 @@ class LearnedSettings(msgspec.Struct, kw_only=True, frozen=True):
 class Loaded:
     """A version that can answer."""
 
-    small: StudentModel
+    small: Small
     threshold: float
 
 
@@ -244,7 +245,7 @@ def load_version(version: Version) -> Loaded:
     model = OffloadedModel.load(version.artifact)
     if model.threshold is None:
         raise ArtifactError(f"The artifact {version.artifact} has no threshold.")
-    return Loaded(StudentModel(model.small.student, model.task, version.name), model.threshold)
+    return Loaded(model.small.renamed(version.name), model.threshold)
 
 
 def redacted(request: Request, redact: Callable[[str], str]) -> Request:

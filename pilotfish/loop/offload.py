@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pilotfish.config import Config, load_config
 from pilotfish.infer.certify import Certificate
 from pilotfish.loop.account import Facts, result_of
-from pilotfish.loop.artifact import StudentModel, pack
+from pilotfish.loop.artifact import pack
 from pilotfish.loop.certified import certify_student
 from pilotfish.loop.discover import discover
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, plan_of, prepare
@@ -30,6 +30,7 @@ from pilotfish.loop.race import candidates
 from pilotfish.loop.report import render_report
 from pilotfish.loop.result import OffloadResult
 from pilotfish.loop.rows import write_rejects
+from pilotfish.loop.small import Small
 from pilotfish.loop.task import Task
 from pilotfish.loop.teach import teach
 from pilotfish.loop.teacher import Budget, Teacher, closed_label
@@ -164,6 +165,7 @@ class _Job:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Add what happens inside to a stage's seconds."""
         started = time.monotonic()
         try:
             yield
@@ -171,6 +173,7 @@ class _Job:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
 
     def run(self, large: str | Model, store: str, *, resume: bool) -> OffloadResult:
+        """Do all of it; see :func:`offload`."""
         plan = self.plan
         with self.timed("read"):
             population = prepare(plan, self.file, self.progress)
@@ -203,6 +206,7 @@ class _Job:
         *,
         open_ended: bool = False,
     ) -> Teacher:
+        """Whoever asks the large model, about the plan's task or another."""
         wanted = task or self.plan.task
         return Teacher(
             model,
@@ -214,6 +218,7 @@ class _Job:
     def stages(
         self, population: Population, encoder: Encoder, model: Model, teacher: Teacher
     ) -> OffloadResult:
+        """The stages in which the large model is asked, and the package."""
         plan, watch = self.plan, self.progress
         horizon = plan.horizon or len(population.rows)
         with self.timed("discover"):
@@ -301,7 +306,8 @@ class _Job:
             teacher.ask([int(population.unique_of[row]) for row in rows], stage)
         return rows
 
-    def package(self, facts: Facts, small: StudentModel, certificate: Certificate) -> OffloadResult:
+    def package(self, facts: Facts, small: Small, certificate: Certificate) -> OffloadResult:
+        """Write the artifact with its report, and the list of rejected rows."""
         with self.timed("package"):
             result = result_of(facts)
             plain = result.to_dict()
@@ -309,7 +315,7 @@ class _Job:
                 self.folder,
                 name=self.name,
                 task=facts.task,
-                student=small.student,
+                small=small,
                 certificate=certificate,
                 learned_from={
                     "large": self.large,

@@ -1,0 +1,88 @@
+"""What can answer a task small, by the kind of the task, and how it is made.
+
+Everything after it (certificate, artifact, shadow, canary, watch) is the same for all kinds: it needs
+answers with scores, and answers that can be compared. So a kind of task is learned by two lines: a class
+that answers and can be restored from an artifact, and a function that makes and certifies one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotfish.loop.task import Task
+from pilotfish.loop.template import Template
+from pilotfish.records import Completion, Inputs, Request
+from pilotfish.registry import Registry
+from pilotfish.store.artifacts import Artifact
+
+Files = tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, bytes]]
+
+
+class Small(Protocol):
+    """A model that answers one task, with a score for each answer.
+
+    Attributes:
+        name: The name its answers carry.
+        task: What it answers.
+        template: Of the task's prompt.
+        technique: How it answers: the name of the student.
+    """
+
+    name: str
+    task: Task
+    template: Template
+
+    @property
+    def technique(self) -> str:
+        """How it answers."""
+        ...
+
+    def answer(self, inputs: Inputs) -> tuple[list[str], NDArray[np.float32]]:
+        """Answers and scores of many inputs at once."""
+        ...
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, with ``extra["score"]``; -1 where it is not this task's."""
+        ...
+
+    def renamed(self, name: str) -> Self:
+        """The same under another name."""
+        ...
+
+    def files(self) -> Files:
+        """What to store: JSON settings, arrays, and other files."""
+        ...
+
+    @classmethod
+    def restore(cls, artifact: Artifact, task: Task, name: str) -> Self:
+        """Rebuild it from an artifact; runs nothing that is in it.
+
+        Raises:
+            ArtifactError: A part is missing, damaged or of another format.
+        """
+        ...
+
+
+SMALL = Registry(
+    "kind of task",
+    {
+        "label": "pilotfish.loop.artifact:StudentModel",
+        "labels": "pilotfish.loop.artifact:StudentModel",
+        "rating": "pilotfish.loop.artifact:StudentModel",
+    },
+)
+"""Kind of a task to the class that answers it."""
+
+CERTIFY = Registry(
+    "kind of task",
+    {
+        "label": "pilotfish.loop.certified:certify_student",
+        "labels": "pilotfish.loop.certified:certify_student",
+        "rating": "pilotfish.loop.certified:certify_student",
+    },
+)
+"""Kind of a task to what makes and certifies a small model for it; all take the arguments of
+:func:`pilotfish.loop.certified.certify_student`."""
