@@ -154,6 +154,7 @@ class Chunk:
         event: The endpoint's event as it came, which may tell of second and later answers (``n`` > 1), or
             None where a model has none.
         model: Who is answering, where that is known before the end.
+        decisions: Why, so far as that is known before the end; the completion's are the whole.
     """
 
     text: str = ""
@@ -161,6 +162,7 @@ class Chunk:
     completion: Completion | None = None
     event: Json | None = None
     model: str = ""
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pilotfish.gateway.pages import Receive, Scope, Send, header
 from pilotfish.gateway.protocol import CONNECTION
 from pilotfish.gateway.refusals import Refusal, refusal_of
 from pilotfish.models.deadline import deadline
-from pilotfish.records import Completion, Request
+from pilotfish.records import Chunk, Completion, Request
 from pilotfish.store.traffic import Exchange
 from pilotfish.store.traffic_rows import new_request_id
 
@@ -57,7 +57,7 @@ class Turn:
         request: What was asked, once it could be read.
         completion: What was answered.
         streamed: Whether as a stream.
-        speaker: Who is answering a stream, where that is known before its end.
+        first: A stream's first piece, which tells what is known of the answer before its end.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Turn:
         self.completion: Completion | None = None
         self.baseline: float | None = None
         self.streamed = False
-        self.speaker = ""
+        self.first: Chunk | None = None
         self.caller: Caller | None = None
         self._receive = receive
         self._send = send

@@ -82,7 +82,7 @@ async def _events(turn: Turn, model: Model, include_usage: bool) -> AsyncGenerat
     writer = EventWriter(turn.id, int(turn.began), turn.asked, include_usage=include_usage)
     async with aclosing(stream(model, turn.request)) as chunks:  # type: ignore[type-var]
         async for chunk in chunks:
-            turn.speaker = turn.speaker or chunk.model
+            turn.first = turn.first or chunk
             if chunk.completion is not None:
                 turn.completion = chunk.completion
             if said := writer.chunk(chunk):

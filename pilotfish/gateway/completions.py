@@ -126,7 +126,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(stream(model, request)) as chunks:  # type: ignore[type-var]
         async for chunk in chunks:
-            turn.speaker = turn.speaker or chunk.model
+            turn.first = turn.first or chunk
             turn.completion = chunk.completion or turn.completion
             if chunk.text:
                 named = chunk.completion.model if chunk.completion else chunk.model or turn.asked

@@ -18,7 +18,7 @@ from pilotfish.gateway.refusals import Refusal
 from pilotfish.models.chat_format import parse_usage
 from pilotfish.models.openai import OpenAIModel
 from pilotfish.models.sse import DONE, EventParser
-from pilotfish.records import Completion
+from pilotfish.records import Chunk, Completion
 
 Read = Callable[[dict[str, Any]], str]
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -39,7 +39,7 @@ async def forward(
     Raises:
         Refusal: The answer is no JSON object.
     """
-    turn.speaker = model.name
+    turn.first = Chunk(model=model.name)
     if body.get("stream"):
         turn.streamed = True
         async with aclosing(_events(turn, model, path, body, read)) as events:

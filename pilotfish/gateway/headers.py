@@ -37,7 +37,8 @@ def answer_headers(turn: Turn, refusal: Refusal | None = None) -> list[tuple[byt
     ``x-request-id`` always; ``x-pilotfish-model`` (who answered; on errors, who was asked) and
     ``x-pilotfish-reason`` (the outermost decision's, or the error's code) where they are known;
     ``x-pilotfish-score``; ``x-pilotfish-cost`` and ``x-pilotfish-saving`` in US dollars, absent when
-    unknown. A stream's cost is not known when its headers go out.
+    unknown. A stream's headers go out with its first piece: its cost and saving are not known then, and
+    are in the record.
     """
     head = [(b"x-request-id", turn.id.encode())]
     completion = turn.completion
@@ -50,18 +51,22 @@ def answer_headers(turn: Turn, refusal: Refusal | None = None) -> list[tuple[byt
         if refusal.status == 401:
             head.append((b"www-authenticate", b"Bearer"))
     elif completion is not None:
-        head.append((b"x-pilotfish-model", header_value(completion.model)))
-        if completion.decisions:
-            last = telling(completion.decisions)
-            head.append((b"x-pilotfish-reason", header_value(last.reason)))
-            if last.score is not None:
-                head.append((b"x-pilotfish-score", b"%.6g" % last.score))
-        else:
-            head.append((b"x-pilotfish-reason", b"asked"))
+        head += _who_and_why(completion.model, completion.decisions)
         if completion.cost is not None:
             head.append((b"x-pilotfish-cost", b"%.9g" % completion.cost))
             if turn.baseline is not None:
                 head.append((b"x-pilotfish-saving", b"%.9g" % (turn.baseline - completion.cost)))
-    elif turn.speaker:
-        head.append((b"x-pilotfish-model", header_value(turn.speaker)))
+    elif turn.first is not None:
+        head += _who_and_why(turn.first.model, turn.first.decisions)
+    return head
+
+
+def _who_and_why(model: str, decisions: Sequence[Decision]) -> list[tuple[bytes, bytes]]:
+    head = [(b"x-pilotfish-model", header_value(model))] if model else []
+    if not decisions:
+        return [*head, (b"x-pilotfish-reason", b"asked")]
+    last = telling(decisions)
+    head.append((b"x-pilotfish-reason", header_value(last.reason)))
+    if last.score is not None:
+        head.append((b"x-pilotfish-score", b"%.6g" % last.score))
     return head

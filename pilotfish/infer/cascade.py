@@ -12,7 +12,6 @@ data without a guarantee; here it carries a certificate.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -107,10 +106,7 @@ class Cascade:
             return
         async with closing(stream(self.models[-1], request)) as chunks:
             async for chunk in chunks:
-                if chunk.completion is not None:
-                    trail.settle(chunk.completion, "last")
-                    chunk = dataclasses.replace(chunk, completion=trail.result())
-                yield chunk
+                yield trail.signed(chunk, "last")
 
     async def _climb(self, request: Request) -> Trail:
         trail = Trail(self.name)

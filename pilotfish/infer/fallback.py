@@ -11,7 +11,6 @@ the time to wait.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
@@ -124,9 +123,7 @@ class Fallback:
                         begun = True
                         if chunk.completion is not None:
                             good = True
-                            trail.settle(chunk.completion, "failover" if position else "first")
-                            chunk = dataclasses.replace(chunk, completion=trail.result())
-                        yield chunk
+                        yield trail.signed(chunk, "failover" if position else "first")
                 return
             except ModelError as error:
                 good, reason = healthy(error), failure_reason(error)

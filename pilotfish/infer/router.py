@@ -175,23 +175,21 @@ class Router:
         """The chosen member's answer; the last decision says why it was chosen."""
         choice = self.chooser.choose(request)
         answer = await self.models[choice.model].complete(request)
-        return self._signed(answer, choice)
+        signed = self._signed(Chunk(completion=answer), choice).completion
+        assert signed is not None
+        return signed
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """The chosen member's answer, piece by piece."""
         choice = self.chooser.choose(request)
         async with closing(stream(self.models[choice.model], request)) as chunks:
             async for chunk in chunks:
-                if chunk.completion is not None:
-                    signed = self._signed(chunk.completion, choice)
-                    chunk = dataclasses.replace(chunk, completion=signed)
-                yield chunk
+                yield self._signed(chunk, choice)
 
-    def _signed(self, answer: Completion, choice: Choice) -> Completion:
+    def _signed(self, chunk: Chunk, choice: Choice) -> Chunk:
+        rejected = tuple(m.name for i, m in enumerate(self.models) if i != choice.model)
         trail = Trail(self.name)
-        rejected = (m.name for i, m in enumerate(self.models) if i != choice.model)
-        trail.settle(answer, choice.reason, choice.score, rejected=tuple(rejected))
-        return trail.result()
+        return trail.signed(chunk, choice.reason, choice.score, rejected=rejected)
 
 
 def _position(name: str, names: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from pilotfish.errors import (
     Unavailable,
 )
 from pilotfish.models.deadline import remaining
-from pilotfish.records import Completion, Decision, Usage
+from pilotfish.records import Chunk, Completion, Decision, Usage
 
 ANSWER_USAGE = "answer_usage"
 
@@ -91,6 +91,21 @@ class Trail:
         """This answer is given."""
         self.kept = answer
         self._decisions.append(Decision(self.by, answer.model, reason, score, threshold, rejected))
+
+    def signed(
+        self,
+        chunk: Chunk,
+        reason: str,
+        score: float | None = None,
+        threshold: float | None = None,
+        rejected: tuple[str, ...] = (),
+    ) -> Chunk:
+        """A piece of the answer that is given, streamed: each says why it comes, the last one sums up."""
+        if chunk.completion is not None:
+            self.settle(chunk.completion, reason, score, threshold, rejected)
+            return dataclasses.replace(chunk, completion=self.result())
+        last = Decision(self.by, chunk.model, reason, score, threshold, rejected)
+        return dataclasses.replace(chunk, decisions=(*chunk.decisions, *self._decisions, last))
 
     def result(self) -> Completion:
         """The answer with the sums over all members that were asked.

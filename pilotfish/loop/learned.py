@@ -142,10 +142,7 @@ class LearnedModel:
             return
         async with closing(stream(self._other(marks), to_send(request, marks))) as chunks:
             async for chunk in chunks:
-                if chunk.completion is not None:
-                    trail.settle(chunk.completion, left)
-                    chunk = dataclasses.replace(chunk, completion=trail.result())
-                yield chunk
+                yield trail.signed(chunk, left)
 
     async def _try_small(self, request: Request) -> tuple[Trail, Mapping[str, Any], str]:
         """The trail with a small answer if there is one, the task's marks, and else the reason."""

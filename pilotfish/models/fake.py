@@ -122,7 +122,7 @@ class FakeModel:
         completion = await self.complete(request)
         for word in split_words(completion.text):
             await asyncio.sleep(0)
-            yield Chunk(text=word, delta={"content": word})
+            yield Chunk(text=word, delta={"content": word}, model=self.name)
         yield Chunk(completion=completion)
 
     def _note(self, request: Request) -> ModelError | None:

@@ -186,7 +186,7 @@ class LlamaModel:
         answer.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (text := await pieces.get()) is not None:
-                yield Chunk(text=text, delta={"content": text})
+                yield Chunk(text=text, delta={"content": text}, model=self.name)
             yield Chunk(completion=await answer)
         finally:
             answer.cancel()

@@ -203,6 +203,30 @@ def test_saving_is_against_the_large_model() -> None:
     assert float(got.headers["x-pilotfish-saving"]) == pytest.approx(-4 / 1e6)
 
 
+def test_a_stream_says_who_and_why_in_its_headers() -> None:
+    """Also through nested composites: the outermost decision counts, as of a whole answer."""
+    with FakeServer("small says") as small, FakeServer("large says") as large:
+        models = {
+            "small": remote(small),
+            "large": remote(large),
+            "both": {"kind": "cascade", "models": ["small", "large"], "thresholds": [0.5]},
+            "safe": {"kind": "fallback", "models": ["both", "small"]},
+            "routed": {"kind": "router", "models": ["small", "both"], "by": []},
+        }
+        names = ("x-pilotfish-model", "x-pilotfish-reason", "x-pilotfish-score")
+        heads = {}
+        with serving(models) as gateway:
+            for model in models:
+                for stream in (False, True):
+                    got = gateway.chat("one two", model=model, stream=stream)
+                    heads[model, stream] = [got.headers.get(name) for name in names]
+    assert heads["both", True] == ["large", "score<threshold", "0"]
+    assert heads["safe", True] == ["large", "first", None]
+    assert heads["routed", True] == ["large", "no-rule", None]
+    assert heads["small", True] == ["small", "asked", None]
+    assert all(heads[model, True] == heads[model, False] for model in models)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("fault", "status", "code"),

@@ -137,7 +137,8 @@ async def test_after_the_first_word_nobody_else_goes_on(piece: Chunk) -> None:
 
     with pytest.raises(Unavailable, match="broke off"):
         await read()
-    assert seen == [ROLE, piece]
+    assert [(c.text, c.delta) for c in seen] == [(c.text, c.delta) for c in (ROLE, piece)]
+    assert seen[0].decisions[-1].reason == "first"
     assert not second.requests
 
 
