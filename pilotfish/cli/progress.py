@@ -13,22 +13,29 @@ QUIET_SECONDS = 10.0  # without a terminal a long stage speaks this often
 
 
 class _Bar(Stage):
+    """A stage as a bar of rich."""
+
     def __init__(self, bars: object, task: int, title: str) -> None:
         self._bars = bars
         self._task = task
         self._title = title
 
     def advance(self, steps: int = 1) -> None:
+        """Move the bar."""
         self._bars.advance(self._task, steps)  # type: ignore[attr-defined]
 
     def note(self, text: str) -> None:
+        """Show the text behind the title."""
         self._bars.update(self._task, description=f"{self._title}: {text}")  # type: ignore[attr-defined]
 
     def expect(self, total: int) -> None:
+        """The bar's full length."""
         self._bars.update(self._task, total=total)  # type: ignore[attr-defined]
 
 
 class _Lines(Stage):
+    """A stage as plain lines: one now and then while it runs, one at its end."""
+
     def __init__(self, title: str, total: int | None) -> None:
         self._title = title
         self._total = total
@@ -37,6 +44,7 @@ class _Lines(Stage):
         self._spoke = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
+        """Count; say how many from time to time."""
         self._done += steps
         if time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
@@ -44,12 +52,15 @@ class _Lines(Stage):
             _say(f"{self._title}: {self._done}{of}")
 
     def note(self, text: str) -> None:
+        """Kept for the last line."""
         self._note = text
 
     def expect(self, total: int) -> None:
+        """Steps in all."""
         self._total = total
 
     def close(self, seconds: float) -> None:
+        """Say that it is done and how long it took."""
         done = f" {self._done}" if self._done else ""
         note = f", {self._note}" if self._note else ""
         _say(f"{self._title}:{done} done in {seconds:.1f} s{note}")

@@ -239,9 +239,11 @@ class _Gathering:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
         return self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
+        """Keep it until the turn ends, or until there is too much."""
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
@@ -250,10 +252,12 @@ class _Gathering:
             self._flush()
 
     def write_eof(self) -> None:
+        """Write what is kept, then close the writing side."""
         self._flush()
         self._transport.write_eof()
 
     def close(self) -> None:
+        """Write what is kept, then close."""
         self._flush()
         self._transport.close()
 
@@ -271,10 +275,12 @@ class _Body:
         self._complete = False
 
     def on_body(self, body: bytes) -> None:
+        """A piece of the body, unless the request is complete: then it is another's."""
         if not self._complete:
             HttpToolsProtocol.on_body(self._protocol, body)
 
     def on_message_complete(self) -> None:
+        """The request is complete; said once."""
         if not self._complete:
             self._complete = True
             self._protocol.on_message_complete()

@@ -338,9 +338,11 @@ class _Starting:
         self._served = served
 
     async def complete(self, request: Request) -> Completion:
+        """Start the model if need be, then ask it."""
         return await (await self._served.ready(self.name)).complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """As :meth:`complete`, piece by piece."""
         async with closing(stream(await self._served.ready(self.name), request)) as chunks:
             async for chunk in chunks:
                 yield chunk

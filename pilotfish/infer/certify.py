@@ -167,10 +167,12 @@ class _Test:
 
     @property
     def bets(self) -> Bets:
+        """What is staked on each row."""
         worst = self.constraint.worst(self.floor)
         return bets(self.rows, self.constraint.alpha, self.delta, worst, self.floor**-0.5)
 
     def p_values(self, parts: Terms, bins: Ints, size: int) -> Floats:
+        """Of "the promise is broken" at each of ``size`` thresholds, ``[size]``."""
         alpha = round(self.constraint.alpha, 12)
         if self.method == "binomial":
             u, v = served_counts(parts, bins, size)
@@ -187,6 +189,7 @@ class _Test:
         return bool(best >= -np.log(self.delta))
 
     def upper(self, parts: Terms, bins: Ints, index: int) -> float:
+        """Upper bound of the risk at one threshold, with probability 1 - delta."""
         served = bins <= index
         u = np.where(served, parts.u_served, parts.u_below)
         v = np.where(served, parts.v_served, 0.0)

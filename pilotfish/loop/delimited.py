@@ -129,11 +129,13 @@ class _Feed:
         self.bad_bytes = bytearray()
 
     def begin(self) -> None:
+        """A new record starts at the next line."""
         self._taken = []
         self._size = 0
         self._bad = False
 
     def peek(self) -> Line | None:
+        """The next line, which stays; None at the end."""
         if not self._again:
             line = next(self._source, None)
             if line is None:
@@ -142,12 +144,15 @@ class _Feed:
         return self._again[0]
 
     def drop(self) -> None:
+        """Leave out the line that was peeked at."""
         self._again.popleft()
 
     def push_back(self, lines: list[Line]) -> None:
+        """These lines come again, in this order."""
         self._again.extendleft(reversed(lines))
 
     def taken(self) -> list[Line]:
+        """The lines of the record so far."""
         return self._taken
 
     def trouble(self, first: Line) -> tuple[str, str]:
@@ -155,6 +160,7 @@ class _Feed:
         return ("bad-encoding", _text(first.data)) if self._bad else ("", "")
 
     def take(self) -> str:
+        """The next line as text, ending in a line feed."""
         return next(self)
 
     def __iter__(self) -> _Feed:

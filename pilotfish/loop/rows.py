@@ -153,9 +153,11 @@ class _Builder:
 
     @property
     def full(self) -> bool:
+        """Whether as many rows were read as were wanted."""
         return self.limit is not None and len(self.line) + len(self.rejects) >= self.limit
 
     def reject(self, line: int, reason: str, text: str | bytes) -> None:
+        """Refuse one row, keeping the beginning of its text."""
         if isinstance(text, bytes):
             if reason == "bad-encoding" and len(self.bad) < BLAMED:
                 self.bad += text[:BLAMED] + b"\n"
@@ -194,6 +196,7 @@ class _Builder:
         )
 
     def finish(self, found: str) -> Rows:
+        """The rows; a file without one that can be used is refused. ``found``: the format."""
         rows = Rows(self.columns, self.line, self.rejects, len(self.line) + len(self.rejects))
         if not rows.read:
             raise InputError(f"The file {str(self.path)!r} holds no rows.")

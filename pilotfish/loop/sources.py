@@ -11,7 +11,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -91,11 +91,11 @@ def open_text(path: Path) -> BinaryIO:
     with reading(path):
         packed = gzip.GzipFile(path, "rb") if zipped else path.open("rb")
     handle = io.BufferedReader(cast(io.RawIOBase, packed), 1 << 16) if zipped else packed
-    try:
-        return _unmarked(path, cast(io.BufferedReader, handle))
-    except BaseException:
-        handle.close()
-        raise
+    with ExitStack() as unless_given_away:
+        unless_given_away.callback(handle.close)
+        text = _unmarked(path, cast(io.BufferedReader, handle))
+        unless_given_away.pop_all()
+    return text
 
 
 def _unmarked(path: Path, handle: io.BufferedReader) -> BinaryIO:
@@ -214,9 +214,11 @@ class _Utf16(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def readinto(self, buffer: object) -> int:
+        """Fill the buffer with UTF-8; 0 at the end."""
         view = memoryview(cast(bytearray, buffer))
         while not self._ready and not self._ended:
             piece = self._source.read(1 << 16)
@@ -233,5 +235,6 @@ class _Utf16(io.RawIOBase):
         return taken
 
     def close(self) -> None:
+        """Close the file below, too."""
         self._source.close()
         super().close()

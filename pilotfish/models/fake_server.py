@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import h11
 import msgspec
 
 from pilotfish.models.fake_replies import FAULT_STATUS, Fault, chat_reply, stream_events
+from pilotfish.models.fake_sender import Sender
 
 __all__ = ["Answer", "FakeServer", "Fault", "SeenRequest"]
 
@@ -213,7 +213,7 @@ class FakeServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        send = _Sender(connection, writer)
+        send = Sender(connection, writer)
         if not seen.path.endswith("/chat/completions"):
             await send.whole(*self._other(seen.path))
             return True
@@ -249,7 +249,7 @@ class FakeServer:
         said = {"error": {"message": f"No such path: {path}", "code": "not_found"}}
         return 404, _JSON, msgspec.json.encode(said)
 
-    async def _reply(self, body: Mapping[str, Any], fault: Fault | None, send: _Sender) -> bool:
+    async def _reply(self, body: Mapping[str, Any], fault: Fault | None, send: Sender) -> bool:
         """Answer; whether the connection may be used again."""
         if self._latency:
             await asyncio.sleep(self._latency)
@@ -306,7 +306,7 @@ class FakeServer:
         return events
 
     async def _send_parts(
-        self, send: _Sender, kind: str, pieces: Sequence[bytes], fault: Fault | None
+        self, send: Sender, kind: str, pieces: Sequence[bytes], fault: Fault | None
     ) -> bool:
         if fault in (Fault.HALF, Fault.HALF_CLEAN):
             pieces = pieces[: max(1, len(pieces) // 2)]
@@ -327,43 +327,6 @@ class FakeServer:
         if isinstance(self._answer, (str, Mapping)):
             return self._answer
         return self._answer[(self.count - 1) % len(self._answer)]
-
-
-class _Sender:
-    def __init__(self, connection: h11.Connection, writer: asyncio.StreamWriter) -> None:
-        self._connection = connection
-        self._writer = writer
-
-    async def whole(
-        self, status: int, kind: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
-        fields = [("content-type", kind), ("content-length", str(len(body)))]
-        fields += [(name, value) for name, value in (headers or {}).items() if value]
-        send = self._connection.send
-        start = send(h11.Response(status_code=status, headers=fields)) or b""
-        data = send(h11.Data(data=body)) or b""
-        await self.raw(start + data + (send(h11.EndOfMessage()) or b""))
-
-    async def begin(self, status: int, kind: str) -> None:
-        fields = [("content-type", kind), ("transfer-encoding", "chunked")]
-        head = h11.Response(status_code=status, headers=fields)
-        await self.raw(self._connection.send(head) or b"")
-
-    async def piece(self, data: bytes) -> None:
-        await self.raw(self._connection.send(h11.Data(data=data)) or b"")
-
-    async def end(self) -> None:
-        await self.raw(self._connection.send(h11.EndOfMessage()) or b"")
-
-    async def raw(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def reset(self) -> None:
-        sock = self._writer.get_extra_info("socket")
-        # Lingering for zero seconds turns the close into a TCP reset.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
 
 
 def _bytes_of(watch: asyncio.Task[bytes]) -> bytes | None:

@@ -18,32 +18,20 @@ work.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Mapping
 from typing import cast
 
 import httptools
 
-from pilotfish.models.transport import (
-    Address,
-    ConnectionFailed,
-    Lost,
-    NotConnected,
-    NotHttp,
-    Response,
-    Silent,
-    Undecodable,
-)
+from pilotfish.models.http1_answer import Answer
+from pilotfish.models.transport import Address, Lost, NotConnected, NotHttp, Response, Silent
 
-IDLE_SECONDS = (
-    15.0  # uvicorn and node close after 5 s, nginx after 75 s, large providers after minutes
-)
-STALE_SECONDS = (
-    1.0  # a connection closed meanwhile answers the first write with a reset within a round trip
-)
+# uvicorn and node close after 5 s, nginx after 75 s, large providers after minutes
+IDLE_SECONDS = 15.0
+# a connection closed meanwhile answers the first write with a reset within a round trip
+STALE_SECONDS = 1.0
 MOST_HEAD = 1 << 18  # bytes of status line and headers
-MOST_WAITING = 1 << 20  # bytes of an answer that wait to be taken before the endpoint is held back
 
 
 class Pool:
@@ -69,7 +57,7 @@ class Pool:
         self.read_timeout = read_timeout
         self.first_byte_timeout = first_byte_timeout or read_timeout
         self.closed = False
-        self._idle: deque[_Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
 
     async def post(self, target: str, headers: Mapping[str, str], body: bytes) -> Response:
@@ -98,7 +86,7 @@ class Pool:
         while self._idle:
             self._idle.pop().abort()
 
-    def give(self, connection: _Connection) -> None:
+    def give(self, connection: Connection) -> None:
         """Take back a connection whose answer is complete."""
         if self.closed:
             connection.abort()
@@ -108,12 +96,12 @@ class Pool:
         if self._sweep is None:
             self._sweep = connection.loop.call_later(IDLE_SECONDS, self._drop_old)
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Drop a connection that was closed while it was idle."""
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _take(self) -> _Connection | None:
+    def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.usable() and not connection.older_than(IDLE_SECONDS):
@@ -128,13 +116,13 @@ class Pool:
         if self._idle:
             self._sweep = self._idle[0].loop.call_later(IDLE_SECONDS, self._drop_old)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         address = self.address
         try:
             async with asyncio.timeout(self.connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self, loop),
+                    lambda: Connection(self, loop),
                     address.host,
                     address.port,
                     ssl=address.tls,
@@ -147,7 +135,7 @@ class Pool:
         return connection
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection; at most one exchange at a time."""
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
@@ -156,34 +144,38 @@ class _Connection(asyncio.Protocol):
         self.heard = False
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
-        self._answer: _Answer | None = None
-        self._parser: httptools.HttpResponseParser | None = None
+        self._answer: Answer | None = None
+        self.parser: httptools.HttpResponseParser | None = None
         self._head = 0
         self._timer: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
 
-    async def ask(self, head: bytes, body: bytes) -> _Answer:
+    async def ask(self, head: bytes, body: bytes) -> Answer:
+        """Send a request; returns when the head of its answer has come."""
         assert self._transport is not None
-        answer = self._answer = _Answer(self)
-        self._parser = httptools.HttpResponseParser(answer)
+        answer = self._answer = Answer(self)
+        self.parser = httptools.HttpResponseParser(answer)
         self.heard, self._head = False, 0
         self._transport.writelines((head, body))
         try:
             while not answer.begun:
                 await answer.more()
         except BaseException:
-            # Cancelled, or failed: nothing of it can be used again.
+            # Cancelled, too: what would come later must not be taken for the next answer.
             self.abort()
             raise
         return answer
 
     def usable(self) -> bool:
+        """Whether a request can still be written."""
         return self._transport is not None and not self._transport.is_closing()
 
     def older_than(self, seconds: float) -> bool:
+        """Whether it has been idle for longer than that."""
         return self.loop.time() - self.idle_since > seconds
 
     def abort(self) -> None:
+        """Close at once; whatever comes is nobody's."""
         self._answer = None
         if self._transport is not None:
             self._transport.abort()
@@ -217,15 +209,18 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def hold(self, back: bool) -> None:
+        """Stop reading, or go on: the endpoint is held back by TCP."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.pause_reading if back else self._transport.resume_reading)()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected, TLS included."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
 
     def data_received(self, data: bytes) -> None:
+        """Parse what came and wake the reader."""
         answer = self._answer
-        if answer is None or self._parser is None:
+        if answer is None or self.parser is None:
             self.abort()  # bytes that nobody asked for
             self.pool.forget(self)
             return
@@ -233,7 +228,7 @@ class _Connection(asyncio.Protocol):
         if not answer.begun:
             self._head += len(data)
         try:
-            self._parser.feed_data(data)
+            self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             # Bytes after a complete answer spoil the connection, not the answer.
             if not answer.complete:
@@ -247,6 +242,7 @@ class _Connection(asyncio.Protocol):
         answer.wake()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Closed, by whichever side; an answer without a length ends here."""
         self.pool.forget(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -254,9 +250,9 @@ class _Connection(asyncio.Protocol):
         if answer is not None:
             answer.ended(error)
 
-    def _finish(self, answer: _Answer) -> None:
+    def _finish(self, answer: Answer) -> None:
         answer.release()
-        self._answer = self._parser = None
+        self._answer = self.parser = None
         assert self._transport is not None
         # An endpoint may answer (413) before it has read the request; the rest would be taken for
         # the next one.
@@ -264,127 +260,3 @@ class _Connection(asyncio.Protocol):
             self.pool.give(self)
         else:
             self._transport.abort()
-
-
-class _Answer:
-    """A response under way: llhttp's callbacks on one side, a :class:`Response` on the other."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.begun = self.complete = self.keep_alive = False
-        self._failure: ConnectionFailed | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._pieces: list[bytes] = []
-        self._waiting = 0
-        self._held = False
-        self._inflate: zlib._Decompress | None = None
-
-    # llhttp's side; names are httptools'.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.begun:  # else it is a trailer
-            key = name.decode("latin-1").lower()
-            text = value.decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-
-    def on_headers_complete(self) -> None:
-        parser = self._connection._parser
-        assert parser is not None
-        self.status = parser.get_status_code()
-        self.begun = self.status >= 200 or self.status == 101
-        if self.headers.get("content-encoding", "").lower() in ("gzip", "x-gzip", "deflate"):
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    def on_body(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._waiting += len(data)
-        if self._waiting > MOST_WAITING and not self._held:
-            self._held = True
-            self._connection.hold(back=True)
-
-    def on_message_complete(self) -> None:
-        if self.begun:
-            self.complete = True
-            parser = self._connection._parser
-            self.keep_alive = parser is not None and parser.should_keep_alive()
-        else:
-            self.headers.clear()  # 100 Continue and the like; the answer follows
-
-    # The connection's side.
-
-    def fail(self, failure: ConnectionFailed) -> None:
-        if self._failure is None and not self.complete:
-            self._failure = failure
-        self.wake()
-
-    def ended(self, error: Exception | None) -> None:
-        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
-        if self.begun and not framed and error is None:
-            self.complete = True
-            self.wake()
-        else:
-            self.fail(Lost(str(error or "") or "the connection was closed"))
-
-    def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._connection.hold(back=False)
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # The reader's side.
-
-    async def more(self) -> None:
-        """Wait until something changes.
-
-        Raises:
-            ConnectionFailed: It came to nothing.
-        """
-        if self._failure is not None:
-            raise self._failure
-        self._waiter = self._connection.loop.create_future()
-        self._connection.watch()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    @property
-    def waiting(self) -> bool:
-        return self._waiter is not None
-
-    async def next(self) -> bytes | None:
-        while not self._pieces:
-            if self.complete:
-                return None
-            await self.more()
-        return self._taken()
-
-    async def read(self) -> bytes:
-        read: list[bytes] = []
-        while not self.complete:
-            if self._pieces:
-                read.append(self._taken())
-            await self.more()
-        if self._pieces:
-            read.append(self._taken())
-        return read[0] if len(read) == 1 else b"".join(read)
-
-    def _taken(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces, self._waiting = [], 0
-        self.release()
-        if self._inflate is None:
-            return data
-        try:
-            return self._inflate.decompress(data)
-        except zlib.error as error:
-            raise Undecodable(str(error)) from None
-
-    async def aclose(self) -> None:
-        if not self.complete:
-            self._connection.abort()

@@ -91,16 +91,19 @@ class _Response:
         self._pieces: AsyncIterator[bytes] | None = None
 
     async def next(self) -> bytes | None:
+        """See :meth:`~pilotfish.models.transport.Response.next`."""
         if self._pieces is None:
             self._pieces = self._response.aiter_bytes()
         with _translated():
             return await anext(self._pieces, None)
 
     async def read(self) -> bytes:
+        """See :meth:`~pilotfish.models.transport.Response.read`."""
         with _translated():
             return await self._response.aread()
 
     async def aclose(self) -> None:
+        """See :meth:`~pilotfish.models.transport.Response.aclose`."""
         await self._response.aclose()
 
 

@@ -48,6 +48,7 @@ class _Form:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> _Form:
+        """Read a request's ``answer``, ``labels`` and ``range``."""
         kind, labels, scale = (params.get(k) for k in ("answer", "labels", "range"))
         kind = kind or "label"
         if kind not in KINDS:

@@ -117,7 +117,7 @@ class Cache:
         self.prompt = self.prompt[:kept]
         try:
             logits = self.extend(PROMPT, kept, tokens[kept:], check)
-        except BaseException:
+        except BaseException:  # interrupted, too: cells and tokens must tell the same
             self.context.forget(PROMPT, kept)
             raise
         self.prompt = list(tokens)
@@ -175,7 +175,7 @@ class LlamaSession:
                     positions = range(start + at, start + at + len(part))
                     where = [(self.sequence,)] * len(part)
                     rows.append(cache.context.decode(part, positions, where, [True] * len(part)))
-            except BaseException:
+            except BaseException:  # interrupted, too: see hold_prompt
                 cache.context.forget(self.sequence, start)
                 raise
             self._tokens.extend(tokens)

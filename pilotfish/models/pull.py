@@ -122,12 +122,15 @@ def _said_plainly(entry: Entry, config: Config) -> Iterator[None]:
 
 @dataclass
 class _Pull:
+    """One entry of the catalogue being pulled."""
+
     entry: Entry
     config: Config
     meter: Meter
     index: PackageIndex | None = None
 
     def run(self, verify: bool) -> None:
+        """Bring the files that are missing; with ``verify`` hash those that are there."""
         place = folder(self.entry, self.config)
         partial = place / ".partial"
         if verify:

@@ -274,7 +274,7 @@ class Place:
                     raise lane.too_late() from error
             else:
                 await semaphore.acquire()
-        except BaseException:
+        except BaseException:  # cancelled, too: the breaker must not wait for this one
             if breaker:
                 breaker.record(self._ticket, None)
             raise
