@@ -16,7 +16,8 @@ def account(
 ) -> None:
     """Show the net saving of each task and day: what always large would have cost, less everything.
 
-    It is what `pilotfish learn` has read so far. Requests of unknown price are counted, not guessed.
+    It is what `pilotfish learn` has read so far. What has no known price is called unknown, never 0;
+    the calls avoided are those of the large model, less the ones that checked and taught.
     """
     import time
     from datetime import UTC, datetime
@@ -33,22 +34,30 @@ def account(
     from rich.console import Console
     from rich.table import Table
 
+    from pilotfish.loop.figures import money
+    from pilotfish.store.ledger import total
+
     table = Table(box=None, pad_edge=False)
-    for head in ("day", "task", "asked", "small", "if large", "answers", "extra", "saved"):
+    heads = ("day", "task", "asked", "small", "if large", "answers", "extra", "saved", "avoided")
+    for head in heads:
         table.add_column(head, justify="left" if head in ("day", "task") else "right")
     for row in rows:
-        extra = row.checks_cost + row.lessons_cost + row.judge_cost
+        known = (row.baseline, row.spent) if row.priced else (None, None)
         table.add_row(
             datetime.fromtimestamp(row.day * 86_400, UTC).date().isoformat(),
             row.task[:24],
             f"{row.requests:,}",
             f"{row.small / row.requests:.0%}" if row.requests else "",
-            *(f"${amount:,.2f}" for amount in (row.baseline, row.spent, extra, row.saving)),
+            *(money(amount) for amount in (*known, row.extra, row.saving)),
+            f"{row.avoided:,}",
         )
     Console().print(table)
+    whole = total(rows)
     typer.echo(
-        f"Saved in all: ${sum(row.saving for row in rows):,.2f} (extra: checks, lessons, judges)"
+        f"Saved in all: {money(whole.saving)}; {whole.avoided:,} calls of the large model avoided "
+        "(extra: checks, lessons, judges)"
     )
-    unknown = sum(row.unknown for row in rows)
-    if unknown:
-        typer.echo(f"{unknown:,} requests have an unknown price and are in no sum.")
+    if whole.unknown:
+        typer.echo(f"{whole.unknown:,} requests have an unknown price and are in no sum.")
+    if whole.unpriced:
+        typer.echo(f"{whole.unpriced:,} checks, lessons or judges have an unknown price.")

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pilotfish.store.ledger import Day
+from pilotfish.store.ledger import Day, total
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 
 def task_families(days: Iterable[Day]) -> Iterator[Metric]:
-    """One family a sum; saved money is a gauge, since it can fall."""
+    """One family a sum; what was saved is a gauge, since it can fall, and absent where it is unknown."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     by_task: defaultdict[str, list[Day]] = defaultdict(list)
@@ -29,16 +29,26 @@ def task_families(days: Iterable[Day]) -> Iterator[Metric]:
         ("pilotfish_task_checks", "Small answers that the large model was asked too.", "checks"),
         ("pilotfish_task_disagreements", "Of these, answered differently.", "disagreed"),
         ("pilotfish_task_lessons", "Answers bought to learn and to certify.", "lessons"),
+        ("pilotfish_task_unknown_requests", "Requests of unknown cost, in no sum.", "unknown"),
+        ("pilotfish_task_unpriced_calls", "Checks and lessons of unknown cost.", "unpriced"),
     ):
         counter = CounterMetricFamily(name, words, labels=("task",))
         for task, rows in sorted(by_task.items()):
             counter.add_metric((task,), sum(getattr(row, attribute) for row in rows))
         yield counter
+    avoided = GaugeMetricFamily(
+        "pilotfish_task_avoided_calls",
+        "Calls of the large model not made, less those for checks and lessons.",
+        labels=("task",),
+    )
     saved = GaugeMetricFamily(
         "pilotfish_task_saved_dollars",
-        "US dollars saved, net of checks, lessons and judges, where prices are known.",
+        "US dollars saved, net of checks, lessons and judges; absent where prices are unknown.",
         labels=("task",),
     )
     for task, rows in sorted(by_task.items()):
-        saved.add_metric((task,), sum(row.saving for row in rows))
-    yield saved
+        whole = total(rows)
+        avoided.add_metric((task,), whole.avoided)
+        if whole.saving is not None:
+            saved.add_metric((task,), whole.saving)
+    yield from (avoided, saved)

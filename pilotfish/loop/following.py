@@ -261,6 +261,7 @@ class Follower:
             day.checks += 1
             day.disagreed += not item.bought.agreed
             day.checks_cost += item.bought.cost or 0.0
+            day.unpriced += item.bought.cost is None
         alone = pointer is None or pointer.serving is None
         for role, version in self._roles(item.task, pointer).items():
             self._weigh(item, state, role, version, free=role == SHADOW and alone)

@@ -74,6 +74,7 @@ class Day:
         lessons: Answers that were bought to learn and to certify, on the day they were bought.
         lessons_cost: US dollars of these.
         judge_cost: US dollars of judges.
+        unpriced: Checks, lessons and judges of unknown cost; they are in no sum.
     """
 
     task: str
@@ -89,16 +90,47 @@ class Day:
     lessons: int = 0
     lessons_cost: float = 0.0
     judge_cost: float = 0.0
+    unpriced: int = 0
 
     @property
-    def saving(self) -> float:
-        """US dollars saved, net of checks, lessons and judges; over requests of known cost."""
-        extra = self.checks_cost + self.lessons_cost + self.judge_cost
-        return self.baseline - self.spent - extra
+    def priced(self) -> bool:
+        """Whether there is a request of known cost, or none at all."""
+        return self.unknown < self.requests or not self.requests
+
+    @property
+    def extra(self) -> float | None:
+        """US dollars of checks, lessons and judges; None when the price of one is unknown."""
+        known = self.checks_cost + self.lessons_cost + self.judge_cost
+        return None if self.unpriced else known
+
+    @property
+    def saving(self) -> float | None:
+        """US dollars saved, net of checks, lessons and judges; over requests of known cost.
+
+        None when no request has a known cost, or when the price of a check, lesson or judge is unknown.
+        """
+        extra = self.extra
+        return self.baseline - self.spent - extra if self.priced and extra is not None else None
+
+    @property
+    def avoided(self) -> int:
+        """Calls of the large model that were not made, less those for checks and lessons."""
+        return self.small - self.checks - self.lessons
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {"saving": self.saving}
+        """Plain JSON values; what is unknown is null."""
+        return asdict(self) | {"saving": self.saving, "avoided": self.avoided}
+
+
+def total(days: Iterable[Day]) -> Day:
+    """The sum of several days; its task and day are those of the first, "" and 0 without any.
+
+    >>> total([Day("t", 5, small=3), Day("t", 6, small=1, unpriced=1)]).saving is None
+    True
+    """
+    rows = list(days)
+    sums = {name: sum(getattr(row, name) for row in rows) for name in (*_ADDED, *_BOUGHT)}
+    return Day(rows[0].task if rows else "", rows[0].day if rows else 0, **sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +154,8 @@ _BOUGHT = ("lessons", "lessons_cost")  # not stored: summed from the calls of th
 _KEPT = [f.name for f in fields(Day) if f.name not in _BOUGHT]
 _ADDED = [name for name in _KEPT if name not in ("task", "day")]
 LEARN = "learn"  # the kind of run that buys lessons
+JUDGING = "judge"  # in place of a run: the calls of judges
+ABOUT = "about"  # the tag of a stored call that names the requests whose texts it holds
 
 
 class Ledger:
@@ -235,8 +269,9 @@ class Ledger:
             since: First day, in days since 1970.
         """
         query = sa.select(*(DAYS.c[name] for name in _KEPT)).where(DAYS.c.day >= since)
-        bought = sa.select(CALLS.c.task, CALLS.c.time, CALLS.c.cost).where(
-            CALLS.c.run.in_(sa.select(RUNS.c.id).where(RUNS.c.kind == LEARN)), ~CALLS.c.cached
+        learning = CALLS.c.run.in_(sa.select(RUNS.c.id).where(RUNS.c.kind == LEARN))
+        bought = sa.select(CALLS.c.task, CALLS.c.time, CALLS.c.cost, CALLS.c.run).where(
+            sa.or_(learning, CALLS.c.run == JUDGING), ~CALLS.c.cached
         )
         if task is not None:
             query, bought = query.where(DAYS.c.task == task), bought.where(CALLS.c.task == task)
@@ -248,6 +283,10 @@ class Ledger:
                 number = int(row.time.timestamp() // 86_400)
                 if number >= since:
                     day = found.setdefault((number, row.task), Day(row.task, number))
+                    day.unpriced += row.cost is None
+                    if row.run == JUDGING:
+                        day.judge_cost += row.cost or 0.0
+                        continue
                     day.lessons += 1
                     day.lessons_cost += row.cost or 0.0
         return [found[key] for key in sorted(found)]
@@ -294,7 +333,7 @@ class Ledger:
         return self._delete(ids, asked)
 
     def _delete(self, ids: Sequence[str], asked: set[str]) -> Forgotten:
-        calls = self._calls_about(asked)
+        calls = self._calls_about(asked, frozenset(ids))
         remarks = 0
         versions: set[tuple[str, int]] = set()
         with self._database.write() as connection:
@@ -320,8 +359,8 @@ class Ledger:
                 )  # fmt: skip
         return Forgotten(len(ids), len(calls), remarks, sorted(versions))
 
-    def _calls_about(self, asked: set[str]) -> list[int]:
-        """Numbers of the stored calls with one of these lists of messages."""
+    def _calls_about(self, asked: set[str], ids: frozenset[str]) -> list[int]:
+        """Numbers of the stored calls with one of these lists of messages, or tagged with an id."""
         found: list[int] = []
         last = 0
         while asked:
@@ -332,7 +371,8 @@ class Ledger:
                 break
             last = rows[-1][0]
             for row in rows:
-                messages = unpack_json(row.request).get("messages", [])
-                if canonical_json(list(messages)) in asked:
+                request = unpack_json(row.request)
+                messages = canonical_json(list(request.get("messages", [])))
+                if messages in asked or not ids.isdisjoint(request.get("tags", {}).get(ABOUT, ())):
                     found.append(row.id)
         return found

@@ -82,6 +82,8 @@ DAYS = sa.Table(
     sa.Column("disagreed", sa.BigInteger, nullable=False),
     sa.Column("checks_cost", sa.Double, nullable=False),
     sa.Column("judge_cost", sa.Double, nullable=False),
+    # Checks and judges of unknown cost; older databases get it by a step of their own.
+    sa.Column("unpriced", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 STATES = sa.Table(

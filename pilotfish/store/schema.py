@@ -126,8 +126,23 @@ def _create_loop_tables(connection: sa.Connection) -> None:
     loop_schema.METADATA.create_all(connection)
 
 
+def _count_unpriced(connection: sa.Connection) -> None:
+    """Add the column to a database that has the table without it."""
+    table = loop_schema.DAYS
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    if "unpriced" not in there:
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table.name} ADD COLUMN unpriced BIGINT NOT NULL DEFAULT 0"
+        )
+
+
 Step = Callable[[sa.Connection], None]
-STEPS: tuple[Step, ...] = (_create_tables, _create_gateway_tables, _create_loop_tables)
+STEPS: tuple[Step, ...] = (
+    _create_tables,
+    _create_gateway_tables,
+    _create_loop_tables,
+    _count_unpriced,
+)
 
 
 def version_of(connection: sa.Connection) -> int:

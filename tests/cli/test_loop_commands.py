@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from pilotfish.cli.main import app
 from pilotfish.errors import ConfigError, InputError, UnknownName
 from pilotfish.records import Completion, Request
+from pilotfish.store.ledger import Day
 from pilotfish.store.store import Store, open_store
 from pilotfish.store.traffic import Exchange
 from tests.loop.traffic import mixed
@@ -127,6 +129,25 @@ def test_marks_are_kept_and_shown() -> None:
         run("tasks", TASK, "--redact", "no_such_module:nothing")
     with pytest.raises(UnknownName, match="no-such-task"):
         run("tasks", "no-such-task", "--local-only")
+
+
+def test_what_has_no_price_is_called_unknown_and_its_calls_are_counted() -> None:
+    today = int(time.time() // 86_400)
+    with opened() as store:
+        store.ledger.commit(
+            {},
+            [
+                Day("local", today, 100, 80, unknown=100, checks=8, unpriced=8),
+                Day("priced", today, 10, 5, 0.05, 0.1),
+            ],
+        )
+    local, priced = plain("account")
+    assert (local["saving"], local["avoided"], local["unpriced"]) == (None, 72, 8)
+    assert (priced["saving"], priced["avoided"]) == (pytest.approx(0.05), 5)
+    shown = run("account").stdout
+    assert "Saved in all: unknown; 77 calls of the large model avoided" in shown
+    assert "8 checks, lessons or judges have an unknown price" in shown
+    assert "$0.050" in run("account", "priced").stdout
 
 
 def test_without_traffic_it_says_so() -> None:

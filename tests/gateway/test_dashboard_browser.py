@@ -15,6 +15,7 @@ from pilotfish.gateway.pages import POLICY
 from pilotfish.records import Completion, Decision, Request
 from pilotfish.store import open_store
 from pilotfish.store.feedback import Check, Feedback
+from pilotfish.store.ledger import Day
 from pilotfish.store.traffic_rows import Exchange
 from tests.gateway.browser import BROWSER, chromium
 from tests.gateway.sample_traffic import sample_traffic
@@ -38,8 +39,28 @@ def fill(running: Running, minutes: int = 50) -> None:
             store.checks.add(
                 Check(one.id, "tickets", "tickets-small", "gpt-4.1", number % 20 > 0, cost=0.00013)
             )
+        store.ledger.commit({}, books(int(now // 86_400)))
         for number, one in enumerate(small[:12]):
             store.feedback.add(Feedback(one.id, score=0.0 if number == 3 else 1.0))
+
+
+def books(today: int) -> list[Day]:
+    """Three tasks: one that saves, one whose large model has no price, one that was only paid for."""
+    busy = [
+        Day(
+            "which-team-handle-ticket", today - i, 4000 - 90 * i, 3100, 0.117, 0.52, 3, 155, 2, 0.02
+        )
+        for i in range(9)
+    ]
+    local = [
+        Day("summary-of-the-call", today - i, 800, 640, 0, 0, 800, 32, 1, 0, 0, 0, 0, 32)
+        for i in (0, 2)
+    ]
+    return [
+        *busy,
+        *local,
+        Day("urgency-of-message", today, 60, 0, 0.0078, 0.0078, checks=4, checks_cost=0.4),
+    ]
 
 
 def evil(moment: float, **changes: Any) -> Exchange:
@@ -205,6 +226,51 @@ def test_chromium_shows_it_at_every_width_in_light_and_dark(tmp_path: Path) -> N
             papers.add((dark, seen["paper"]))
         assert len(papers) == 2
         assert {url.split("/")[2] for url in tab.asked} == {f"127.0.0.1:{running.port}"}
+        assert tab.complaints == []
+
+
+def test_the_account_of_the_tasks_is_net_and_says_what_it_does_not_know() -> None:
+    with serving(MODELS) as running:
+        fill(running, 3)
+        page = running.client.get("/dashboard").text
+        said = seen_text(page)
+        assert "which-team-handle-ticket 32,760 85% $4.68 $1.05 $0.18 $3.45 27 26,505" in said
+        assert "summary-of-the-call 1,600 80% unknown unknown unknown unknown 1,600 1,216" in said
+        assert "urgency-of-message 60 0% $0.0078 $0.0078 $0.40 −$0.40 0 −4" in said
+        assert "Together 34,420 85% $4.69 $1.06 unknown unknown 1,627 27,717" in said
+        assert (
+            said.index("Recurring tasks") < said.index("Day by day") < said.index("Does the small")
+        )
+        tasks = running.client.get("/dashboard/data").json()["tasks"]
+        assert len(tasks) == 12
+        assert [t["saving"] for t in tasks if t["task"] == "summary-of-the-call"] == [None, None]
+        assert tasks == [day.to_dict() for day in running.gateway.store.ledger.days()]
+
+
+def test_without_books_it_says_how_to_get_some() -> None:
+    with serving(MODELS) as running:
+        with open_store(running.store_url) as store:
+            store.traffic.add([evil(time.time())])
+        said = seen_text(running.client.get("/dashboard").text)
+        assert "No books yet. pilotfish learn --watch beside the gateway" in said
+
+
+@needs_browser
+def test_chromium_shows_the_first_traffic_and_the_first_books_without_a_reload(
+    tmp_path: Path,
+) -> None:
+    with serving(MODELS) as running, chromium(tmp_path / "profile") as tab:
+        tab.open(f"http://127.0.0.1:{running.port}/dashboard?range=1h")
+        assert tab.run("document.getElementById('empty') !== null")
+        tab.run("document.documentElement.firstElementChild.marked = true")  # gone after a reload
+        fill(running, 3)
+        tab.until("document.querySelectorAll('#account tbody tr').length > 3")
+        assert tab.run("document.getElementById('empty') === null")
+        assert tab.run("document.documentElement.firstElementChild.marked")
+        tab.run("document.querySelector('[data-key=days]').open = true")
+        refreshed = tab.run("document.documentElement.dataset.refreshed")
+        tab.until(f"document.documentElement.dataset.refreshed > {refreshed}")
+        assert tab.run("document.querySelector('[data-key=days]').open")  # what is open stays open
         assert tab.complaints == []
 
 

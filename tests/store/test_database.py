@@ -14,6 +14,7 @@ from pilotfish import __version__
 from pilotfish.errors import MissingExtra, StoreError
 from pilotfish.store import database, gateway_schema, schema
 from pilotfish.store.database import Database, parse_url, shown
+from pilotfish.store.ledger import Day
 from pilotfish.store.store import open_store
 from tests.store.test_store import entry
 
@@ -142,6 +143,19 @@ def test_an_old_store_is_brought_up_to_date(url, monkeypatch):
         assert stars == 5
         assert store.get([entry(1)[0]])
     open_store(url).close()
+
+
+def test_a_store_without_the_count_of_unpriced_calls_gets_it(url, monkeypatch):
+    steps = schema.STEPS
+    monkeypatch.setattr(schema, "STEPS", steps[:3])
+    with open_store(url) as store:
+        store.ledger.commit({}, [Day("task", 20_000, requests=4, checks=1, unpriced=1)])
+        with store._database.write() as connection:
+            connection.exec_driver_sql("ALTER TABLE pilotfish_task_days DROP COLUMN unpriced")
+    monkeypatch.setattr(schema, "STEPS", steps)
+    with open_store(url) as store:
+        store.ledger.commit({}, [Day("task", 20_000, requests=4, checks=1, unpriced=1)])
+        assert store.ledger.days() == [Day("task", 20_000, requests=8, checks=2, unpriced=1)]
 
 
 def test_a_store_of_the_first_release_gets_the_gateways_tables(url, monkeypatch):

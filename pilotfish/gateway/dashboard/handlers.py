@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from pilotfish import __version__
+from pilotfish.gateway.dashboard.account import first_day
 from pilotfish.gateway.dashboard.recent import latest
 from pilotfish.gateway.dashboard.view import (
     Note,
@@ -31,6 +32,7 @@ from pilotfish.gateway.dashboard.view import (
 from pilotfish.gateway.health import readiness
 from pilotfish.gateway.pages import Handler, Receive, Scope, Send, header, page, reply
 from pilotfish.store.figures import Figures
+from pilotfish.store.ledger import Day
 
 LATEST = 30  # requests shown one by one
 HTML = "text/html; charset=utf-8"
@@ -42,6 +44,7 @@ class Look:
 
     at: float
     figures: Figures
+    days: Sequence[Day]
     recent: Sequence[Recent]
     never: bool
 
@@ -71,7 +74,8 @@ def _look(store: Any, span: Span) -> Look:
     until += -until % span.step  # so that a column's borders stay where they are
     figures = store.statistics.figures(until - span.minutes, until, span.step)
     never = figures.requests == 0 and not store.statistics.any_traffic()
-    return Look(now, figures, latest(store, LATEST) if figures.requests else (), never)
+    days = store.ledger.days(since=first_day(now))
+    return Look(now, figures, days, latest(store, LATEST) if figures.requests else (), never)
 
 
 async def _setting(gateway: Any, scope: Scope, look: Look) -> Setting:
@@ -94,7 +98,9 @@ async def _sections(gateway: Any, scope: Scope) -> tuple[Span, Look, str]:
     span = span_of(scope["query_string"].decode("latin-1"))
     look = await _looks.setdefault(gateway.store, Looks()).at(gateway, span)
     setting = await _setting(gateway, scope, look)
-    html = await asyncio.to_thread(render_figures, look.figures, span, look.recent, setting)
+    html = await asyncio.to_thread(
+        render_figures, look.figures, look.days, span, look.recent, setting
+    )
     return span, look, html
 
 
@@ -110,6 +116,7 @@ async def _data(gateway: Any, scope: Scope, receive: Receive, send: Send) -> Non
         "at": look.at,
         "range": span.name,
         "figures": look.figures,
+        "tasks": [day.to_dict() for day in look.days],
         "html": html.encode("utf-8", "replace").decode(),
     }
     await reply(scope, send, msgspec.json.encode(body), "application/json")

@@ -4,6 +4,7 @@
 const root = document.documentElement;
 const every = 1000 * Number(root.dataset.every);
 const shown = new Map();
+const figures = document.getElementById("figures");
 const pause = document.getElementById("pause");
 const state = document.getElementById("state");
 let timer = 0;
@@ -48,7 +49,16 @@ async function refresh() {
     const data = await answer.json();
     const made = document.createElement("template");
     made.innerHTML = data.html;
-    for (const fresh of [...made.content.children]) swap(fresh);
+    const fresh = [...made.content.children];
+    const names = (sections) => [...sections].map((one) => one.id).join();
+    if (names(fresh) === names(figures.children)) fresh.forEach(swap);
+    else {  // the first traffic, or the first books: other sections than before
+      for (const one of fresh) {
+        shown.set(one.id, one.outerHTML);
+        localTimes(one);
+      }
+      figures.replaceChildren(...fresh);
+    }
     state.textContent = `Updated ${new Date(1000 * data.at).toLocaleTimeString(undefined, { hour12: false })}`;
     state.classList.remove("stale");
     root.dataset.refreshed = String(Number(root.dataset.refreshed || 0) + 1);
@@ -71,6 +81,6 @@ pause.addEventListener("click", () => {
   if (paused) clearTimeout(timer); else refresh();
 });
 document.addEventListener("visibilitychange", () => { if (!paused && !document.hidden) refresh(); });
-for (const section of document.querySelectorAll("#figures > section")) shown.set(section.id, section.outerHTML);
+for (const section of figures.children) shown.set(section.id, section.outerHTML);
 localTimes(document);
 schedule();

@@ -15,9 +15,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pilotfish.gateway.dashboard import charts
+from pilotfish.gateway.dashboard.account import account_of
 from pilotfish.gateway.refusals import Refusal
 from pilotfish.loop import figures as say
 from pilotfish.store.figures import Answered, Figures, Saving, Share
+from pilotfish.store.ledger import Day
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -139,8 +141,14 @@ def span_of(query: str) -> Span:
     return found
 
 
-def render_figures(figures: Figures, span: Span, recent: Sequence[Recent], setting: Setting) -> str:
-    """All sections as HTML."""
+def render_figures(
+    figures: Figures,
+    days: Sequence[Day],
+    span: Span,
+    recent: Sequence[Recent],
+    setting: Setting,
+) -> str:
+    """All sections as HTML; ``days`` are the books of the recurring tasks, oldest first."""
     totals: dict[str, int] = defaultdict(int)
     for point in figures.points:
         for name, n in point.answered.items():
@@ -165,6 +173,7 @@ def render_figures(figures: Figures, span: Span, recent: Sequence[Recent], setti
             savings=_savings(figures),
             disagreement=figures.disagreement,
             feedback=figures.feedback,
+            account=account_of(days),
             failures=figures.failures,
             recent=recent,
             never=setting.never,
