@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pilotfish.models.fake_server import FakeServer
 
 SERVE = "import sys; from pilotfish.cli.main import main; sys.argv = ['pilotfish', *sys.argv[1:]]; main()"
 
@@ -69,3 +72,29 @@ def serving(toml: str, *options: str, **environment: str) -> Iterator[Running]:
                         except subprocess.TimeoutExpired:
                             process.kill()
                             process.wait()
+
+
+def remote(name: str, server: FakeServer, **settings: Any) -> str:
+    """A remote model for pilotfish.toml, impatient and without retries unless told otherwise."""
+    lines = [f"[models.{name}]", 'backend = "openai"', f'base_url = "{server.base_url}"']
+    settings = {"max_retries": 0, "read_timeout": 1.0, **settings}
+    lines += [f"{key} = {written(value)}" for key, value in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def written(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value)
+
+
+def body(model: str, **options: Any) -> dict[str, Any]:
+    """A chat request."""
+    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], **options}
+
+
+def words_of(parts: list[Any]) -> str:
+    """The text of a stream's events."""
+    choices = (part["choices"] for part in parts if part != "[DONE]" and part.get("choices"))
+    return "".join(choice[0]["delta"].get("content") or "" for choice in choices)

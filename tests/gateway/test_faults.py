@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from pilotfish.models.fake_server import FakeServer
-from tests.gateway.running import Running, serving
+from tests.gateway.running import Running, body, remote, serving, words_of, written
 
 # What the client is told: HTTP status, code, and for streams the same, or an event where it had begun.
 FAULTS = {
@@ -38,19 +38,6 @@ FAULTS = {
 }
 IN_MID_STREAM = {"half", "garbage"}
 WORDS = "one two three four five six"
-
-
-def remote(name: str, server: FakeServer, **settings: Any) -> str:
-    lines = [f"[models.{name}]", 'backend = "openai"', f'base_url = "{server.base_url}"']
-    settings = {"max_retries": 0, "read_timeout": 1.0, **settings}
-    lines += [f"{key} = {written(value)}" for key, value in settings.items()]
-    return "\n".join(lines) + "\n"
-
-
-def written(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + " }"
-    return json.dumps(value)
 
 
 def composite(name: str, kind: str, *models: str, **settings: Any) -> str:
@@ -122,11 +109,6 @@ def world() -> Iterator[World]:
 def events(response: httpx.Response) -> list[Any]:
     lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
-
-
-def words_of(parts: list[Any]) -> str:
-    choices = (part["choices"] for part in parts if part != "[DONE]" and part.get("choices"))
-    return "".join(choice[0]["delta"].get("content") or "" for choice in choices)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -223,6 +205,24 @@ def test_the_first_byte_has_a_timeout_of_its_own(world: World, stream: bool) -> 
     assert world.chat("trusted", stream=stream).status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_connecting_has_a_timeout_of_its_own(stream: bool) -> None:
+    """A listener whose queue is full answers no further SYN, as a host behind a silent firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        address = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        toml = f'[models.far]\nbackend = "openai"\nbase_url = "{address}"\n'
+        with serving(toml + "connect_timeout = 0.5\nmax_retries = 0\n") as gateway:
+            began = time.monotonic()
+            body = {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+            got = httpx.post(gateway.chat, json=body, timeout=30)
+            assert (got.status_code, got.json()["error"]["code"]) == FAULTS["refuse"]
+            assert 0.4 < time.monotonic() - began < 5
+
+
 def test_the_deadline_is_passed_downstream(world: World) -> None:
     world.chat("good", headers={"x-request-timeout": "5"})
     passed = float(world.servers["good"].seen[-1].headers["x-request-timeout"])
@@ -265,10 +265,6 @@ def wait_for(what: Any, seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def body(model: str, **options: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], **options}
-
-
 def test_the_upstream_is_cancelled_when_the_client_leaves(world: World) -> None:
     server = world.servers["lost"]
     with pytest.raises(httpx.ReadTimeout):
@@ -306,88 +302,3 @@ async def test_one_bad_upstream_never_slows_another(world: World) -> None:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
     wait_for(lambda: world.servers["stuck"].active == 0)
-
-
-async def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
-    with (
-        FakeServer(WORDS, latency=1.0) as server,
-        serving(
-            "[serve]\nmax_active = 2\nmax_waiting = 2\n" + remote("m", server, read_timeout=30.0)
-        ) as gateway,
-    ):
-        async with httpx.AsyncClient(timeout=30) as client:
-            began = time.monotonic()
-            tasks = [
-                asyncio.create_task(client.post(gateway.chat, json=body("m"))) for _ in range(10)
-            ]
-            responses = await asyncio.gather(*tasks)
-        refused = [r for r in responses if r.status_code == 503]
-        assert [r.status_code for r in responses].count(200) == 4
-        assert len(refused) == 6
-        for response in refused:
-            assert response.json()["error"]["code"] == "overloaded"
-            assert int(response.headers["retry-after"]) >= 1
-            assert response.elapsed.total_seconds() < 1
-        assert server.max_active == 2
-        assert time.monotonic() - began < 20
-
-
-async def test_waiting_for_a_place_has_an_end() -> None:
-    with (
-        FakeServer(WORDS, faults=itertools.repeat("hang")) as server,
-        serving(
-            "[serve]\nmax_active = 1\nwait_seconds = 0.2\n" + remote("m", server, read_timeout=30.0)
-        ) as gateway,
-    ):
-        async with httpx.AsyncClient(timeout=30) as client:
-            first = asyncio.create_task(client.post(gateway.chat, json=body("m")))
-            while not server.active:
-                await asyncio.sleep(0.01)
-            response = await client.post(gateway.chat, json=body("m"))
-            assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_lets_streams_end_and_takes_nothing_new(number: signal.Signals) -> None:
-    with (
-        FakeServer(WORDS, faults=itertools.repeat("slow-drip"), drip_seconds=0.15) as server,
-        serving(remote("m", server, read_timeout=30.0)) as gateway,
-    ):
-        async with httpx.AsyncClient(timeout=30) as client:
-            asked = body("m", stream=True)
-            async with client.stream("POST", gateway.chat, json=asked) as response:
-                lines = response.aiter_lines()
-                seen = [await anext(lines)]
-                gateway.process.send_signal(number)
-                await asyncio.sleep(0.3)
-                with pytest.raises(httpx.ConnectError):
-                    httpx.post(gateway.chat, json=asked, timeout=10)
-                seen += [line async for line in lines]
-        parts = [line[6:] for line in seen if line.startswith("data: ")]
-        assert parts[-1] == "[DONE]"
-        assert words_of([json.loads(part) for part in parts[:-1]]) == WORDS
-        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
-
-
-async def test_a_stop_ends_what_would_go_on_for_too_long() -> None:
-    with (
-        FakeServer(WORDS, faults=itertools.repeat("hang")) as server,
-        serving(
-            "[serve]\nshutdown_timeout = 0.5\n" + remote("m", server, read_timeout=60.0)
-        ) as gateway,
-    ):
-        async with httpx.AsyncClient(timeout=30) as client:
-            task = asyncio.create_task(client.post(gateway.chat, json=body("m")))
-            while not server.active:
-                await asyncio.sleep(0.01)
-            began = time.monotonic()
-            gateway.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(gateway.process.wait, 20) == 0
-            assert time.monotonic() - began < 10
-            (result,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(result, httpx.Response):
-            assert result.status_code == 503
-        else:
-            assert isinstance(result, httpx.HTTPError)
