@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pilotfish.loop.progress import Progress, Stage
+from pilotfish.progress import Progress, Stage
 
 QUIET_SECONDS = 10.0  # without a terminal a long stage speaks this often
 
@@ -71,7 +71,7 @@ class TerminalProgress(Progress):
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Stage]:
-        """Open a stage; see :class:`~pilotfish.loop.progress.Progress`."""
+        """Open a stage; see :class:`~pilotfish.progress.Progress`."""
         if not sys.stderr.isatty():
             lines = _Lines(title, total)
             started = time.monotonic()

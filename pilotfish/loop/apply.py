@@ -15,9 +15,9 @@ from pilotfish.config import Config, load_config
 from pilotfish.errors import BudgetSpent, InputError
 from pilotfish.loop.artifact import OffloadedModel
 from pilotfish.loop.population import Population, populate
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.rows import read_rows, write_rejects
 from pilotfish.loop.teacher import Budget, Teacher, closed_label
+from pilotfish.progress import Progress
 from pilotfish.store.store import open_store
 
 BATCH = 10_000  # inputs scored at once: a few hundred MB at most

@@ -17,7 +17,6 @@ from pilotfish.loop.artifact import StudentModel
 from pilotfish.loop.estimate import disagreement_curve
 from pilotfish.loop.plan import Plan
 from pilotfish.loop.population import Population
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.race import race
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.settle import Settled, settle
@@ -26,6 +25,7 @@ from pilotfish.loop.task import Task
 from pilotfish.loop.teach import learnt_from
 from pilotfish.loop.teacher import Teacher
 from pilotfish.models.protocols import Encoder
+from pilotfish.progress import Progress
 
 BATCH = 10_000
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from pilotfish.errors import InputError
 from pilotfish.loop.population import Population
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
+from pilotfish.progress import Progress
 
 SAMPLE = 60  # a label with 5% of the inputs is missed with probability 0.95^60 < 5%
 FREE_TEXT = 0.5  # more different answers than this share of the sample are no closed set

@@ -24,11 +24,11 @@ from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
 from pilotfish.loop.learned import to_send
 from pilotfish.loop.lessons import MARK, large_of, lessons
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.tasks import FoundTask, find_tasks
 from pilotfish.loop.template import Template
 from pilotfish.loop.trial import SHADOW, Evidence, TaskState, verdict
 from pilotfish.models.load import Models
+from pilotfish.progress import Progress
 from pilotfish.store.feedback import Check
 from pilotfish.store.ledger import Cursor, Day
 from pilotfish.store.store import Store

@@ -24,7 +24,6 @@ from pilotfish.loop.artifact import OffloadedModel, pack
 from pilotfish.loop.certified import CertifiedStudent, answer_all
 from pilotfish.loop.lessons import Definition, Lessons, Parsed
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, constraints
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.report import render_report
 from pilotfish.loop.small import CERTIFY
 from pilotfish.loop.teach import FIRST_BATCH, teach
@@ -32,6 +31,7 @@ from pilotfish.loop.teacher import Budget, Teacher
 from pilotfish.models.cached import CachedModel
 from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Encoder, Model
+from pilotfish.progress import Progress
 from pilotfish.records import canonical_json
 from pilotfish.store.store import Store
 from pilotfish.store.versions import Version

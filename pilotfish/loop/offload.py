@@ -25,7 +25,6 @@ from pilotfish.loop.certified import certify_student
 from pilotfish.loop.discover import discover
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, plan_of, prepare
 from pilotfish.loop.population import Population
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.race import candidates
 from pilotfish.loop.report import render_report
 from pilotfish.loop.result import OffloadResult
@@ -36,6 +35,7 @@ from pilotfish.loop.teach import teach
 from pilotfish.loop.teacher import Budget, Teacher, closed_label
 from pilotfish.models.load import load_encoder, load_model
 from pilotfish.models.protocols import Encoder, LabelScorer, Model
+from pilotfish.progress import Progress
 from pilotfish.records import canonical_json
 from pilotfish.store.store import open_store
 

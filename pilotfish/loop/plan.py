@@ -14,12 +14,12 @@ from pilotfish.errors import InputError
 from pilotfish.infer.certify import Constraint
 from pilotfish.loop.discover import SAMPLE
 from pilotfish.loop.population import Population, populate
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.rows import read_rows
 from pilotfish.loop.task import Task
 from pilotfish.loop.teach import FIRST_BATCH, FIRST_GAIN
 from pilotfish.loop.teacher import Budget
 from pilotfish.loop.template import Template
+from pilotfish.progress import Progress
 from pilotfish.records import Usage
 
 MOST_ANSWERS = 1_600  # to train on without a budget; twice as many take a minute to race

@@ -1,7 +1,7 @@
 """The report's plots, each a function from the outcome to a drawing, its height and its words.
 
 A plot without data is None, and the page says why. Nothing is said by colour alone. Drawing and theming
-is :mod:`pilotfish.loop.svg`.
+is :mod:`pilotfish.svg`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from pilotfish.loop.figures import at_most, count, milliseconds, money, percent
 from pilotfish.loop.result import Gold, OffloadResult
-from pilotfish.loop.svg import BAD, GOOD, INK, LARGE, LINE, MUTED, PAPER, SMALL, Draw, Plot, plot
 from pilotfish.loop.wording import REDUCTIONS, in_money
+from pilotfish.svg import BAD, GOOD, INK, LARGE, LINE, MUTED, PAPER, SMALL, Draw, Plot, plot
 
 SHOWN_CLASSES = 16
 

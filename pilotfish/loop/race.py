@@ -24,11 +24,11 @@ from pilotfish.infer.certify import Constraint
 from pilotfish.infer.decide import agrees, decide
 from pilotfish.loop.estimate import servable
 from pilotfish.loop.figures import duration
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.targets import Targets
 from pilotfish.loop.task import Task
 from pilotfish.models.protocols import Encoder
+from pilotfish.progress import Progress
 from pilotfish.records import Inputs
 
 RACE_SECONDS = 300.0  # that a student may take to fit unless it was asked for by name

@@ -30,7 +30,7 @@ def render_report(result: OffloadResult) -> str:
 
     return _template().render(
         r=result,
-        css=files("pilotfish.loop").joinpath("report.css").read_text("utf-8"),
+        css=files("pilotfish").joinpath("report.css").read_text("utf-8"),
         headline=wording.headline(result),
         tiles=wording.tiles(result),
         notes=wording.notes(result),

@@ -23,9 +23,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from pilotfish.delimited import Delimited, looks_like_data
 from pilotfish.errors import InputError
-from pilotfish.loop.delimited import Delimited, looks_like_data
-from pilotfish.loop.sources import (
+from pilotfish.loop.template import Template, as_text
+from pilotfish.sources import (
     FORMATS,
     Line,
     detect,
@@ -34,7 +35,6 @@ from pilotfish.loop.sources import (
     open_text,
     reading,
 )
-from pilotfish.loop.template import Template, as_text
 
 __all__ = ["FORMATS", "Reject", "Rows", "Template", "as_text", "read_rows", "write_rejects"]
 

@@ -17,9 +17,9 @@ from pilotfish.infer.calibration import Calibration
 from pilotfish.infer.certify import Certificate, Constraint, threshold_grid
 from pilotfish.infer.decide import agrees
 from pilotfish.loop.population import Population
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
+from pilotfish.progress import Progress
 
 BATCH = 32  # answers between two looks: two per place of the default concurrency
 ROWS_PER_INPUT = 0.1  # calibration rows per input that will profit

@@ -15,12 +15,12 @@ import numpy as np
 from pilotfish.curate.select import representative, uncertain_and_diverse
 from pilotfish.infer.certify import Constraint
 from pilotfish.loop.population import Population
-from pilotfish.loop.progress import Progress, Stage
 from pilotfish.loop.race import Learnt, try_student
 from pilotfish.loop.targets import encode
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
 from pilotfish.models.protocols import Encoder
+from pilotfish.progress import Progress, Stage
 
 QUICK_STUDENT = "tfidf-embedding-linear"  # a second a round, and the usual winner
 FIRST_BATCH = 100

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pilotfish.errors import BudgetSpent, InputError, ModelError, RequestRefused
-from pilotfish.loop.progress import Stage
 from pilotfish.models.cached import CachedModel
 from pilotfish.models.calls import complete_many, wait
 from pilotfish.models.labels import LabelModel
 from pilotfish.models.protocols import LabelScorer, Model
+from pilotfish.progress import Stage
 from pilotfish.records import Completion, Request
 from pilotfish.store.store import Store
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pilotfish.loop.estimate import disagreement_curve, servable
 from pilotfish.loop.plan import MOST_ANSWERS, estimate, plan_of
-from pilotfish.loop.progress import Progress
 from pilotfish.loop.teach import FIRST_BATCH
+from pilotfish.progress import Progress
 
 cases = st.lists(
     st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.booleans(), st.integers(1, 4)),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pilotfish.errors import InputError
 from pilotfish.loop.rows import Reject, Template, read_rows, write_rejects
-from pilotfish.loop.sources import likely_encoding
+from pilotfish.sources import likely_encoding
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
     lambda text: text.strip() != ""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pilotfish.loop.sources import Line
+from pilotfish.sources import Line
 
 DELIMITERS = ",;\t|"
 
