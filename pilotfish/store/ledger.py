@@ -300,8 +300,10 @@ class Ledger:
             rows = connection.execute(query.limit(count)).all()
         return [recorded(row) for row in reversed(rows)]
 
-    def forget(self, *, user: str = "", request_id: str = "") -> Forgotten:
-        """Delete a user's requests, or one request, with all that was stored of them.
+    def forget(
+        self, *, user: str = "", request_id: str = "", before: float | None = None
+    ) -> Forgotten:
+        """Delete a user's requests, one request, or what is old, with all that was stored of them.
 
         The sums by minute and day stay: they hold numbers only. Artifacts are not changed; those that
         learned from the requests are named.
@@ -309,6 +311,7 @@ class Ledger:
         Args:
             user: The ``user`` of the requests, or the id of the API key.
             request_id: One request.
+            before: Seconds since 1970: what came in earlier, of everybody or of ``user``.
         """
         ids: list[str] = []
         asked: set[str] = set()
@@ -319,6 +322,8 @@ class Ledger:
             query = sa.select(table.id, *columns).where(table.id > last).order_by(table.id)
             if request_id:
                 query = query.where(table.request_id == request_id)
+            if before is not None:
+                query = query.where(table.time < before)
             with self._database.read() as connection:
                 rows = connection.execute(query.limit(1000)).all()
             if not rows:
@@ -326,7 +331,7 @@ class Ledger:
             last = rows[-1][0]
             for row in (recorded(row[1:]) for row in rows):
                 whose = {row.caller, row.request.user if row.request else ""}
-                if request_id or (user and user in whose):
+                if user in whose if user else request_id or before is not None:
                     ids.append(row.id)
                     if row.request is not None:
                         asked.add(canonical_json(list(row.request.messages)))

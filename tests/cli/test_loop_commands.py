@@ -115,8 +115,11 @@ def test_forget_names_what_has_learned() -> None:
     with opened() as store:
         assert store.traffic.count() == 630
     assert run("forget", "--user", "ann", code=1).stdout  # it asks, and nobody says yes
-    with pytest.raises(InputError, match="--user"):
-        run("forget", "--yes")
+    assert plain("forget", "--before", "1990-01-01", "--yes")["requests"] == 0
+    assert plain("forget", "--before", "2990-01-01", "--yes")["requests"] == 630
+    for wrong in ([], ["--user", "ann", "--request", "req_1"]):
+        with pytest.raises(InputError, match="--user"):
+            run("forget", *wrong, "--yes")
 
 
 @pytest.mark.usefixtures("_filled")

@@ -186,3 +186,13 @@ def test_forgetting_a_user_leaves_nothing_and_names_what_learned(store: Store) -
     assert [e.kind for e in store.versions.events("t")] == ["forgotten"]
     assert store.ledger.forget(request_id="req_1").versions == [("t", 1), ("t", 2)]
     assert store.ledger.forget(user="nobody").requests == 0
+
+
+def test_forgetting_what_is_old(store: Store) -> None:
+    store.traffic.add([exchange(i, user="ann" if i % 2 else "bob") for i in range(6)])
+    day = exchange(4).time
+    assert store.ledger.forget(user="ann", before=day).requests == 2  # the first and the third
+    assert [row.id for row in store.traffic.recent()] == ["req_5", "req_4", "req_2", "req_0"]
+    assert store.ledger.forget(before=day).requests == 2
+    assert [row.id for row in store.traffic.recent()] == ["req_5", "req_4"]
+    assert store.ledger.forget(before=0.0).requests == 0
