@@ -11,15 +11,16 @@ The paper's scorer sees one answer at a time: ``together=False``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import InputError
 from pilotfish.infer.judges.answer_features import AnswerFeatures, votes_for
-from pilotfish.infer.judges.judge import Bools, only, present, seen
+from pilotfish.infer.judges.fitted import FittedJudge, fit_answers, texts_of
+from pilotfish.infer.judges.judge import Bools, only, seen
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
@@ -30,24 +31,21 @@ FOLDS = 4
 STRENGTH = 0.1  # scikit-learn's C
 
 
-class LearnedScorer:
+@dataclass(eq=False)
+class LearnedScorer(FittedJudge):
     """Scores answers of models that it was fitted on.
 
-    Args:
-        models: Their names.
-        features: What it reads.
+    Attributes:
         alone: Coefficients of an answer's own features, then the bias ``[m, width + 1]``.
         joint: Those of all features, then the bias; ``[m, 0]`` if it looks at one answer at a time.
     """
 
-    def __init__(
-        self, models: tuple[str, ...], features: AnswerFeatures, alone: Floats, joint: Floats
-    ) -> None:
-        self.name = "learned"
-        self.models = models
-        self.features = features
-        self.alone = alone
-        self.joint = joint
+    name: ClassVar[str] = "learned"
+
+    alone: Floats
+    joint: Floats
+
+    def __post_init__(self) -> None:
         self._last: tuple[Outcomes, Floats, Floats, Floats] | None = None
 
     @classmethod
@@ -74,14 +72,10 @@ class LearnedScorer:
         Raises:
             InputError: There are no answers, or none of some model.
         """
-        if outcomes.answers is None:
-            raise InputError(
-                "A learned scorer reads answers, but the outcomes hold none.",
-                remedy="Record the answers' texts: a column 'answer', or 'answer:NAME' for each model",
-            )
+        answers = fit_answers(outcomes)
         rng = np.random.default_rng(seed)
         n, m = outcomes.quality.shape
-        texts = _texts(outcomes)
+        texts = texts_of(answers)
         known = seen(outcomes, None) & ~np.isnan(outcomes.quality)
         sample = rng.permutation(n * m)[: min(n * m, 4000)]
         features = AnswerFeatures.fit(
@@ -107,7 +101,7 @@ class LearnedScorer:
                 single[held, j] = own[j][held] @ fitted[:-1] + fitted[-1]
         if not together:
             return cls(outcomes.models, features, np.stack(alone), np.zeros((m, 0), np.float32))
-        same = features.same.matrix(outcomes.answers)
+        same = features.same.matrix(answers)
         joint = []
         for j in range(m):
             rows = np.flatnonzero(known[:, j])
@@ -127,41 +121,16 @@ class LearnedScorer:
             completion.model
         ]
 
-    async def score_together(
-        self, request: Request, completions: Mapping[str, Completion]
-    ) -> dict[str, float]:
-        """The probability that each answer is right, given all of them.
-
-        Raises:
-            InputError: It was not fitted on one of the models.
-        """
-        if unknown := sorted(set(completions) - set(self.models)):
-            raise InputError(
-                f"The scorer was not fitted on {', '.join(unknown)}.",
-                remedy=f"It knows {', '.join(self.models)}",
-            )
-        texts = np.array([[None] * len(self.models)], object)
-        for name, completion in completions.items():
-            texts[0, self.models.index(name)] = completion.text
-        quality = np.full(texts.shape, np.nan, np.float32)
-        scores = self.score_many(Outcomes((request.prompt,), self.models, quality, answers=texts))
-        return {name: float(scores[0, self.models.index(name)]) for name in completions}
-
     def score_many(self, outcomes: Outcomes, asked: Bools | None = None) -> Floats:
         """The same for recorded answers; what does not depend on ``asked`` is kept from call to call.
 
         Raises:
             InputError: There are no answers, or other models.
         """
-        if outcomes.answers is None or outcomes.models != self.models:
-            raise InputError(
-                f"Got outcomes of {', '.join(outcomes.models)}"
-                + (" without answers" if outcomes.answers is None else "")
-                + f", but the scorer reads answers of {', '.join(self.models)}."
-            )
+        answers = self.recorded(outcomes)
         visible = seen(outcomes, asked)
         if self._last is None or self._last[0] is not outcomes:
-            self._last = (outcomes, *self._read(outcomes))
+            self._last = (outcomes, *self._read(outcomes, answers))
         _, alone, base, same = self._last
         if not self.joint.size:
             return only(_sigmoid(alone), visible)
@@ -172,10 +141,11 @@ class LearnedScorer:
             logits[:, j] = base[:, j] + votes @ self.joint[j, -1 - votes.shape[1] : -1]
         return only(_sigmoid(logits), visible)
 
-    def _read(self, outcomes: Outcomes) -> tuple[Floats, Floats, Floats]:
+    def _read(
+        self, outcomes: Outcomes, answers: NDArray[np.object_]
+    ) -> tuple[Floats, Floats, Floats]:
         """Log-odds of every answer alone, its own part of the joint ones, and who agrees."""
-        assert outcomes.answers is not None
-        texts, asked = _texts(outcomes), self.features.questions(outcomes.texts)
+        texts, asked = texts_of(answers), self.features.questions(outcomes.texts)
         alone = np.zeros(outcomes.quality.shape, np.float32)
         base = np.zeros_like(alone)
         for j in range(len(self.models)):
@@ -183,24 +153,7 @@ class LearnedScorer:
             alone[:, j] = own @ self.alone[j, :-1] + self.alone[j, -1]
             if self.joint.size:
                 base[:, j] = own @ self.joint[j, : own.shape[1]] + self.joint[j, -1]
-        return alone, base, self.features.same.matrix(outcomes.answers)
-
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """JSON values and arrays; :meth:`restore` is the inverse."""
-        settings, arrays = self.features.state()
-        values = {"models": list(self.models), "features": settings}
-        return values, {**arrays, "alone": self.alone, "joint": self.joint}
-
-    @classmethod
-    def restore(
-        cls,
-        settings: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]],
-        encoder: Encoder | None,
-    ) -> Self:
-        """Rebuild from :meth:`state`; the encoder is the one that it was fitted with."""
-        features = AnswerFeatures.restore(settings["features"], arrays, encoder)
-        return cls(tuple(settings["models"]), features, arrays["alone"], arrays["joint"])
+        return alone, base, self.features.same.matrix(answers)
 
 
 def _fit(inputs: Floats, quality: Floats, rows: Bools, strength: float) -> Floats:
@@ -219,8 +172,3 @@ def _fit(inputs: Floats, quality: Floats, rows: Bools, strength: float) -> Float
 def _sigmoid(logits: Floats) -> Floats:
     out: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
     return out
-
-
-def _texts(outcomes: Outcomes) -> NDArray[np.object_]:
-    assert outcomes.answers is not None
-    return np.where(present(outcomes.answers), outcomes.answers, "")

@@ -10,16 +10,16 @@ DeBERTa, which must be shown both orders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.infer.judges.answer_features import AnswerFeatures, QuestionFeatures
+from pilotfish.infer.judges.fitted import FittedJudge, fit_answers, texts_of
 from pilotfish.infer.judges.judge import Bools, only, seen
-from pilotfish.infer.judges.learned import _texts
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
@@ -30,12 +30,11 @@ PAIRS = 4  # drawn for each question
 AGGREGATIONS = ("max_logits", "max_wins", "bubble")
 
 
-class PairwiseRanker:
+@dataclass(eq=False)
+class PairwiseRanker(FittedJudge):
     """Ranks answers by comparing them two by two.
 
-    Args:
-        models: Their names.
-        features: What it reads of each answer.
+    Attributes:
         coefficients: Of the difference of two answers' features ``[width]``.
         strength: Of each model ``[m]``: what its name is worth.
         aggregate: How comparisons become scores.
@@ -44,22 +43,17 @@ class PairwiseRanker:
         ConfigError: There is no such aggregation.
     """
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        features: AnswerFeatures,
-        coefficients: Floats,
-        strength: Floats,
-        aggregate: Literal["max_logits", "max_wins", "bubble"] = "max_logits",
-    ) -> None:
-        if aggregate not in AGGREGATIONS:
-            raise ConfigError(f"Got aggregate={aggregate!r}, but expected one of {AGGREGATIONS}.")
-        self.name = "pairwise"
-        self.models = models
-        self.features = features
-        self.coefficients = coefficients
-        self.strength = strength
-        self.aggregate = aggregate
+    name: ClassVar[str] = "pairwise"
+
+    coefficients: Floats
+    strength: Floats
+    aggregate: str = "max_logits"
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATIONS:
+            raise ConfigError(
+                f"Got aggregate={self.aggregate!r}, but expected one of {AGGREGATIONS}."
+            )
 
     @classmethod
     def fit(
@@ -85,8 +79,7 @@ class PairwiseRanker:
         Raises:
             InputError: There are no answers, or no two of different quality.
         """
-        if outcomes.answers is None:
-            raise InputError("A pairwise ranker reads answers, but the outcomes hold none.")
+        answers = fit_answers(outcomes)
         rng = np.random.default_rng(seed)
         n, m = outcomes.quality.shape
         known = seen(outcomes, None) & ~np.isnan(outcomes.quality)
@@ -98,10 +91,10 @@ class PairwiseRanker:
         rows, first, second, gap = rows[use], first[use], second[use], gap[use]
         if not rows.size:
             raise InputError("No two answers to a question differ in quality.")
-        texts = _texts(outcomes)
+        texts = texts_of(answers)
         asked = [outcomes.texts[i] for i in rows]
         features = AnswerFeatures.fit(asked, list(texts[rows, first]), encoder, pattern)
-        same = features.same.matrix(outcomes.answers)
+        same = features.same.matrix(answers)
         read = features.questions(outcomes.texts).take(rows)
         sides = [_side(features, read, texts, same, known, rows, side) for side in (first, second)]
         names = np.eye(m, dtype=np.float32)
@@ -127,13 +120,9 @@ class PairwiseRanker:
         return out
 
     def _worth(self, outcomes: Outcomes, visible: Bools) -> Floats:
-        if outcomes.answers is None or outcomes.models != self.models:
-            raise InputError(
-                f"The ranker reads answers of {', '.join(self.models)}, but got outcomes of "
-                f"{', '.join(outcomes.models)}, with or without them."
-            )
-        texts, every = _texts(outcomes), np.arange(len(outcomes))
-        same = self.features.same.matrix(outcomes.answers)
+        answers = self.recorded(outcomes)
+        texts, every = texts_of(answers), np.arange(len(outcomes))
+        same = self.features.same.matrix(answers)
         worth = np.zeros(outcomes.quality.shape, np.float32)
         asked = self.features.questions(outcomes.texts)
         for j in range(len(self.models)):
@@ -146,23 +135,6 @@ class PairwiseRanker:
         """An answer that is alone is neither better nor worse than another: 0.5."""
         return 0.5
 
-    async def score_together(
-        self, request: Request, completions: Mapping[str, Completion]
-    ) -> dict[str, float]:
-        """A score for each answer; the best has the highest.
-
-        Raises:
-            InputError: It was not fitted on one of the models.
-        """
-        if unknown := sorted(set(completions) - set(self.models)):
-            raise InputError(f"The ranker was not fitted on {', '.join(unknown)}.")
-        texts = np.array([[None] * len(self.models)], object)
-        for name, completion in completions.items():
-            texts[0, self.models.index(name)] = completion.text
-        quality = np.full(texts.shape, np.nan, np.float32)
-        scores = self.score_many(Outcomes((request.prompt,), self.models, quality, answers=texts))
-        return {name: float(scores[0, self.models.index(name)]) for name in completions}
-
     def score_many(self, outcomes: Outcomes, asked: Bools | None = None) -> Floats:
         """Comparisons of recorded answers as scores.
 
@@ -172,24 +144,6 @@ class PairwiseRanker:
         visible = seen(outcomes, asked)
         logits = self.compare(outcomes, asked)
         return only(aggregate(logits, visible, self.aggregate), visible)
-
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """JSON values and arrays; :meth:`restore` is the inverse."""
-        settings, arrays = self.features.state()
-        values = {"models": list(self.models), "aggregate": self.aggregate, "features": settings}
-        return values, {**arrays, "coefficients": self.coefficients, "strength": self.strength}
-
-    @classmethod
-    def restore(
-        cls,
-        settings: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]],
-        encoder: Encoder | None,
-    ) -> Self:
-        """Rebuild from :meth:`state`; the encoder is the one that it was fitted with."""
-        features = AnswerFeatures.restore(settings["features"], arrays, encoder)
-        parts = arrays["coefficients"], arrays["strength"]
-        return cls(tuple(settings["models"]), features, *parts, settings["aggregate"])
 
 
 def aggregate(logits: Floats, visible: Bools, how: str) -> Floats:

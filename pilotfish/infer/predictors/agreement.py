@@ -13,7 +13,8 @@ rows it is the expected cosine to the true answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,36 +23,34 @@ from numpy.typing import NDArray
 from pilotfish.errors import InputError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
 
 
-class Agreement:
+@dataclass(eq=False)
+class Agreement(Fitted):
     """Recorded questions with the distances between the models' answers.
 
-    Args:
-        models: Their names.
+    Attributes:
         rows: Unit rows of the questions ``[n, dim]``.
         distance: Squared distances ``[n, models, models]``; NaN where an answer is missing.
         k: Nearest questions that are averaged; 0 for all.
         encoder: Embeds.
     """
 
-    embeds: ClassVar[bool] = True
     needs: ClassVar[str] = "answers"
 
-    def __init__(
-        self, models: tuple[str, ...], rows: Floats, distance: Floats, k: int, encoder: Encoder
-    ) -> None:
-        self.models = models
-        self.rows = rows
-        self.distance = distance
-        self.k = k
-        self.encoder = encoder
-        self._known = ~np.isnan(distance)
-        self._values = np.where(self._known, distance, 0)
+    rows: Floats
+    distance: Floats
+    k: int
+    encoder: Encoder
+
+    def __post_init__(self) -> None:
+        self._known = ~np.isnan(self.distance)
+        self._values = np.where(self._known, self.distance, 0)
 
     @classmethod
     def fit(cls, outcomes: Outcomes, encoder: Encoder | None, seed: int, *, k: int = 50) -> Self:
@@ -102,17 +101,6 @@ class Agreement:
         mean = np.clip(1 - noise / 2, 0, 1)
         std = np.sqrt(np.maximum(mean * (1 - mean), 1e-4) / count)
         return Prediction(mean.astype(np.float32), std.astype(np.float32))
-
-    def state(self) -> State:
-        """The recorded questions' vectors and distances."""
-        return {"k": self.k}, {"rows": self.rows, "distance": self.distance}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        k = int(settings["k"])
-        return cls(settings["models"], arrays["rows"], arrays["distance"], k, encoder)
 
 
 def noise_variance(distance: NDArray[Any]) -> NDArray[np.float64]:

@@ -5,32 +5,31 @@ Routing by it is choosing the best single model (or the cheapest that is good en
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted, same_for_all
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 
-class Average:
+@dataclass(eq=False)
+class Average(Fitted):
     """One row for all questions.
 
-    Args:
-        models: Their names.
+    Attributes:
         mean: ``[models]``.
         std: Standard error of the mean ``[models]``.
     """
 
     embeds: ClassVar[bool] = False
-    needs: ClassVar[str] = "quality"
 
-    def __init__(self, models: tuple[str, ...], mean: Floats, std: Floats) -> None:
-        self.models = models
-        self.mean = mean
-        self.std = std
+    mean: Floats
+    std: Floats
 
     @classmethod
     def fit(cls, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> Self:
@@ -44,16 +43,4 @@ class Average:
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """The same row for every text."""
-        n = len(texts)
-        return Prediction(
-            np.repeat(self.mean[None], n, axis=0), np.repeat(self.std[None], n, axis=0)
-        )
-
-    def state(self) -> State:
-        """Means and standard errors."""
-        return {}, {"mean": self.mean, "std": self.std}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        return cls(settings["models"], arrays["mean"], arrays["std"])
+        return Prediction(same_for_all(self.mean, texts), same_for_all(self.std, texts))

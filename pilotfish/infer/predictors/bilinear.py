@@ -1,4 +1,4 @@
-"""Scores of the form ``(W x) . V_m``: fitting by Adam, prediction, storage.
+"""Scores of the form ``(W x) . V_m``: fitting by Adam, and prediction.
 
 Matrix factorisation and contrastive learning give every model a vector and project the question's
 embedding to the same space; they differ in the loss alone.
@@ -6,23 +6,82 @@ embedding to the same space; they differ in the loss alone.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.infer.outcomes import Floats
+from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.features import embed
+from pilotfish.infer.predictors.fitted import Fitted, unit_rows
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 Doubles = NDArray[np.float64]
 Loss = Callable[[Doubles, NDArray[np.intp]], Doubles]
 
 
-def scores(x: Doubles, projection: Doubles, vectors: Doubles) -> Doubles:
-    """``(x W) V'``, ``[n, models]``; the last column of ``x`` is 1, which gives ``W`` a bias."""
-    out: Doubles = (x @ projection) @ vectors.T
-    return out
+@dataclass(eq=False)
+class Bilinear(Fitted):
+    """Scores of models for questions, linked to what is predicted.
+
+    Attributes:
+        center: Mean embedding ``[dim]``.
+        table: Projection times model vectors ``[dim + 1, models]``; the last row belongs to a 1.
+        coverage: Gives the standard deviation.
+        encoder: Embeds.
+    """
+
+    center: Floats
+    table: Floats
+    coverage: Coverage
+    encoder: Encoder
+
+    @classmethod
+    def learn(
+        cls,
+        outcomes: Outcomes,
+        encoder: Encoder | None,
+        gradient: Loss,
+        target: Floats,
+        *,
+        seed: int,
+        **settings: Any,
+    ) -> Self:
+        """Fit projection and vectors, which are kept as their product.
+
+        Args:
+            outcomes: What was recorded.
+            encoder: Embeds.
+            gradient: As in :func:`fit_bilinear`.
+            target: What the linked scores should have been ``[n, models]``, NaN where unknown.
+            seed: Of start and order.
+            settings: Further ones of :func:`fit_bilinear`.
+        """
+        assert encoder is not None  # fit_predictor brings one
+        rows, center = centred(encoder, outcomes.texts, None)
+        models = outcomes.models
+        parts = fit_bilinear(with_one(rows), len(models), gradient, seed=seed, **settings)
+        table = (parts[0] @ parts[1].T).astype(np.float32)
+        shown = cls.link(rows @ table[:-1] + table[-1])
+        coverage = Coverage.fit([rows], (target - shown).astype(np.float32))
+        return cls(models, center, table, coverage, encoder)
+
+    @staticmethod
+    @abstractmethod
+    def link(scores: Floats) -> Floats:
+        """What scores ``[n, models]`` stand for, in [0, 1]."""
+
+    def predict(self, texts: Sequence[str]) -> Prediction:
+        """The linked scores ``[n, models]``."""
+        rows, _ = centred(self.encoder, texts, self.center)
+        return Prediction(
+            self.link(rows @ self.table[:-1] + self.table[-1]), self.coverage.std([rows])
+        )
 
 
 def with_one(x: Floats) -> Doubles:
@@ -84,5 +143,4 @@ def centred(encoder: Encoder, texts: Sequence[str], center: Floats | None) -> tu
     """Embeddings about a center (default: their mean), as unit rows; and the center."""
     rows = embed(encoder, texts)
     middle = rows.mean(axis=0) if center is None else center
-    rows = rows - middle
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), middle
+    return unit_rows(rows - middle), middle

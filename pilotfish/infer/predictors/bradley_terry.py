@@ -10,42 +10,37 @@ answers to a question is a comparison.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.preferences import bradley_terry, win_rate, wins
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
 
 
-class BradleyTerry:
+@dataclass(eq=False)
+class BradleyTerry(Fitted):
     """Recorded questions with who beat whom.
 
-    Args:
-        models: Their names.
+    Attributes:
         rows: Unit rows of the recorded questions ``[n, dim]``.
         won: Wins of row model over column model ``[n, models, models]``.
         base: The weights' base, 10 in the paper.
         encoder: Embeds.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self, models: tuple[str, ...], rows: Floats, won: Floats, base: float, encoder: Encoder
-    ) -> None:
-        self.models = models
-        self.rows = rows
-        self.won = won
-        self.base = base
-        self.encoder = encoder
+    rows: Floats
+    won: Floats
+    base: float
+    encoder: Encoder
 
     @classmethod
     def fit(
@@ -85,14 +80,3 @@ class BradleyTerry:
             mean[start : start + BATCH] = rate
             std[start : start + BATCH] = np.sqrt(rate * (1 - rate) / effective[:, None])
         return Prediction(mean, std)
-
-    def state(self) -> State:
-        """The recorded questions' vectors and comparisons."""
-        return {"base": self.base}, {"rows": self.rows, "won": self.won}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        base = float(settings["base"])
-        return cls(settings["models"], arrays["rows"], arrays["won"], base, encoder)

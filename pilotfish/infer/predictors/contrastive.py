@@ -10,47 +10,21 @@ paper takes the best and worst few).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.bilinear import centred, fit_bilinear, with_one
-from pilotfish.infer.predictors.coverage import Coverage
+from pilotfish.infer.predictors.bilinear import Bilinear
 from pilotfish.infer.predictors.logistic import softmax
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
 from pilotfish.models.protocols import Encoder
 
 
-class Contrastive:
-    """Bilinear scores, softmaxed.
-
-    Args:
-        models: Their names.
-        center: Mean embedding ``[dim]``.
-        table: Projection times model vectors ``[dim + 1, models]``.
-        coverage: Gives the standard deviation.
-        encoder: Embeds.
-    """
-
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        center: Floats,
-        table: Floats,
-        coverage: Coverage,
-        encoder: Encoder,
-    ) -> None:
-        self.models = models
-        self.center = center
-        self.table = table
-        self.coverage = coverage
-        self.encoder = encoder
+@dataclass(eq=False)
+class Contrastive(Bilinear):
+    """Bilinear scores, softmaxed."""
 
     @classmethod
     def fit(
@@ -75,8 +49,6 @@ class Contrastive:
             rate: Adam's step.
             decay: Weight decay.
         """
-        assert encoder is not None  # fit_predictor brings one
-        x, center = centred(encoder, outcomes.texts, None)
         known = ~np.isnan(outcomes.quality)
         filled = np.where(known, outcomes.quality, 0)
         middle = filled.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
@@ -86,37 +58,22 @@ class Contrastive:
         def gradient(z: NDArray[np.float64], at: NDArray[np.intp]) -> NDArray[np.float64]:
             return contrast_gradient(z, good[at], bad[at])
 
-        projection, vectors = fit_bilinear(
-            with_one(x),
-            len(outcomes.models),
+        return cls.learn(
+            outcomes,
+            encoder,
             gradient,
+            good / np.maximum(good.sum(axis=1, keepdims=True), 1),
+            seed=seed,
             rank=rank,
             epochs=epochs,
             rate=rate,
             decay=decay,
-            seed=seed,
         )
-        table = (projection @ vectors.T).astype(np.float32)
-        target = good / np.maximum(good.sum(axis=1, keepdims=True), 1)
-        shown = softmax(x @ table[:-1] + table[-1])
-        coverage = Coverage.fit([x], (target - shown).astype(np.float32))
-        return cls(outcomes.models, center, table, coverage, encoder)
 
-    def predict(self, texts: Sequence[str]) -> Prediction:
-        """Softmax of the scores ``[n, models]``."""
-        x, _ = centred(self.encoder, texts, self.center)
-        return Prediction(softmax(x @ self.table[:-1] + self.table[-1]), self.coverage.std([x]))
-
-    def state(self) -> State:
-        """The table."""
-        return {}, {"center": self.center, "table": self.table, **self.coverage.state()}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        own = (arrays["center"], arrays["table"], Coverage.restore(arrays))
-        return cls(settings["models"], *own, encoder)
+    @staticmethod
+    def link(scores: Floats) -> Floats:
+        """A distribution over models."""
+        return softmax(scores)
 
 
 def contrast_gradient(

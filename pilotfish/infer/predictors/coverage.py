@@ -10,29 +10,31 @@ that are not linear, is therefore approximate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats
+from pilotfish.infer.predictors.fitted import Arrays, State
+from pilotfish.models.protocols import Encoder
 
 RIDGE = 1.0
 
 
+@dataclass(eq=False)
 class Coverage:
     """Standard deviations from the leverage.
 
-    Args:
+    Attributes:
         inverse: ``(X'X + r I)^-1``, ``[width, width]``.
         sigma: Standard deviation of the residuals of each output ``[outputs]``.
         rows: Number of rows that were learned from.
     """
 
-    def __init__(self, inverse: Floats, sigma: Floats, rows: int) -> None:
-        self.inverse = np.asarray(inverse, np.float32)
-        self.sigma = np.asarray(sigma, np.float32)
-        self.rows = int(rows)
+    inverse: Floats
+    sigma: Floats
+    rows: int
 
     @classmethod
     def fit(cls, dense: Sequence[Floats], residuals: Floats) -> Coverage:
@@ -52,16 +54,18 @@ class Coverage:
         out: Floats = np.sqrt(np.maximum(leverage, 0) + 1 / self.rows)[:, None] * self.sigma
         return out
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> State:
         """Arrays; :meth:`restore` is the inverse."""
-        return {
+        return {}, {
             "coverage.inverse": self.inverse,
             "coverage.sigma": self.sigma,
             "coverage.rows": np.array([self.rows], np.int64),
         }
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Coverage:
+    def restore(
+        cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None
+    ) -> Coverage:
         """Rebuild from :meth:`state`."""
         rows = int(arrays["coverage.rows"][0])
         return cls(arrays["coverage.inverse"], arrays["coverage.sigma"], rows)

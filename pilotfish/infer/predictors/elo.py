@@ -8,35 +8,34 @@ odds of 10 to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted, same_for_all
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.preferences import bradley_terry, win_rate, wins
 from pilotfish.models.protocols import Encoder
 
 POINTS = 400 / math.log(10)
 
 
-class Elo:
+@dataclass(eq=False)
+class Elo(Fitted):
     """One rating a model.
 
-    Args:
-        models: Their names.
+    Attributes:
         rating: In Elo points, mean 1000, ``[models]``.
         comparisons: How many each rating rests on ``[models]``.
     """
 
     embeds: ClassVar[bool] = False
-    needs: ClassVar[str] = "quality"
 
-    def __init__(self, models: tuple[str, ...], rating: Floats, comparisons: Floats) -> None:
-        self.models = models
-        self.rating = rating
-        self.comparisons = comparisons
+    rating: Floats
+    comparisons: Floats
 
     @classmethod
     def fit(cls, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> Self:
@@ -50,14 +49,4 @@ class Elo:
         """Probability of beating another model of the pool; the same row for every text."""
         rate = win_rate((self.rating - 1000) / POINTS)
         std = np.sqrt(rate * (1 - rate) / np.maximum(self.comparisons, 1))
-        n = len(texts)
-        return Prediction(np.repeat(rate[None], n, axis=0), np.repeat(std[None], n, axis=0))
-
-    def state(self) -> State:
-        """Ratings and counts."""
-        return {}, {"rating": self.rating, "comparisons": self.comparisons}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        return cls(settings["models"], arrays["rating"], arrays["comparisons"])
+        return Prediction(same_for_all(rate, texts), same_for_all(std, texts))

@@ -12,41 +12,30 @@ likelihood and ``1 - loss`` otherwise, so that larger is better as with all pred
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from pilotfish.infer.outcomes import Outcomes
-from pilotfish.infer.predictors.coverage import Coverage
-from pilotfish.infer.predictors.features import LinearMap
+from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.linear import fit_ridge_map, some_of
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.mapped import Mapped
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 SIGNAL = "loss"
 
 
-class ExpertLoss:
+@dataclass(eq=False)
+class ExpertLoss(Mapped):
     """A linear map to losses.
 
-    Args:
-        models: Their names.
-        map: Features to losses ``[n, models]``.
-        coverage: Gives the standard deviation.
+    Attributes:
         likelihood: Whether the losses are negative log-likelihoods.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self, models: tuple[str, ...], map: LinearMap, coverage: Coverage, likelihood: bool
-    ) -> None:
-        self.models = models
-        self.map = map
-        self.coverage = coverage
-        self.likelihood = likelihood
+    likelihood: bool
 
     @classmethod
     def fit(cls, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> Self:
@@ -60,31 +49,19 @@ class ExpertLoss:
         outcomes = some_of(outcomes, seed)
         likelihood = SIGNAL in outcomes.signals
         losses = outcomes.signals[SIGNAL] if likelihood else 1 - outcomes.quality
-        map, residuals, dense = fit_ridge_map(outcomes.texts, losses, encoder)
-        return cls(outcomes.models, map, Coverage.fit(dense, residuals), likelihood)
+        fitted = fit_ridge_map(outcomes.texts, losses, encoder)
+        return cls.of(outcomes.models, fitted, likelihood)
 
-    def losses(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def link(self, out: Floats) -> Floats:
+        """``exp(-loss)`` or ``1 - loss``."""
+        loss = np.maximum(out, 0)
+        return np.exp(-loss) if self.likelihood else 1 - np.minimum(loss, 1)
+
+    def losses(self, texts: Sequence[str]) -> Floats:
         """The losses expected ``[n, models]``, not negative."""
         return np.maximum(self.map(texts)[0], 0)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """``exp(-loss)`` or ``1 - loss``, in [0, 1], ``[n, models]``."""
-        out, dense = self.map(texts)
-        out, std = np.maximum(out, 0), self.coverage.std(dense)
-        if not self.likelihood:
-            return Prediction(1 - np.minimum(out, 1), std)
-        mean = np.exp(-out)
-        return Prediction(mean, std * mean)
-
-    def state(self) -> State:
-        """Coefficients and the inverse of the coverage."""
-        settings, arrays = self.map.state()
-        arrays |= self.coverage.state()
-        return {"map": settings, "likelihood": self.likelihood}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        coverage = Coverage.restore(arrays)
-        return cls(settings["models"], map, coverage, bool(settings["likelihood"]))
+        told = super().predict(texts)
+        return Prediction(told.mean, told.std * told.mean) if self.likelihood else told

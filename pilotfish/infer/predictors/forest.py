@@ -8,24 +8,27 @@ runs is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pilotfish.errors import ArtifactError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import STATISTICS_SCALE, Features
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Arrays, Fitted
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 BATCH = 256
 
 
-class Forest:
+@dataclass(eq=False)
+class Forest(Fitted):
     """Trees as arrays.
 
-    Args:
-        models: Their names.
+    Attributes:
         features: Computes the dense blocks.
         directions: Of the embedding that are used ``[dim, kept]``.
         nodes: For each node its feature (-1 at a leaf), and its left and right child; ``[nodes, 3]``.
@@ -34,33 +37,21 @@ class Forest:
         roots: Where each tree starts ``[trees]``.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
+    features: Features
+    directions: Floats
+    nodes: NDArray[np.int32]
+    cuts: Floats
+    values: Floats
+    roots: NDArray[np.int32]
+    left_out: Floats | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        features: Features,
-        directions: Floats,
-        nodes: NDArray[np.int32],
-        cuts: Floats,
-        values: Floats,
-        roots: NDArray[np.int32],
-    ) -> None:
-        self.models = models
-        self.features = features
-        self.directions = directions
-        self.nodes = nodes
-        self.cuts = cuts
-        self.values = values
-        self.roots = roots
-        self.left_out: Floats | None = None
+    def __post_init__(self) -> None:
         # A leaf is its own child, so that all trees are walked for as long as the deepest.
-        own = np.arange(len(nodes), dtype=np.int32)
-        leaf = nodes[:, 0] < 0
-        self._feature = np.where(leaf, 0, nodes[:, 0])
-        self._child = np.where(leaf[:, None], own[:, None], nodes[:, 1:]).ravel()
-        self._depth, level = 0, roots
+        own = np.arange(len(self.nodes), dtype=np.int32)
+        leaf = self.nodes[:, 0] < 0
+        self._feature = np.where(leaf, 0, self.nodes[:, 0])
+        self._child = np.where(leaf[:, None], own[:, None], self.nodes[:, 1:]).ravel()
+        self._depth, level = 0, self.roots
         while not leaf[level].all():
             level = np.unique(self._child.reshape(-1, 2)[level])
             self._depth += 1
@@ -153,12 +144,6 @@ class Forest:
             std[start : start + BATCH] = votes.std(axis=1)
         return Prediction(mean, std)
 
-    def state(self) -> State:
-        """The trees."""
-        settings, arrays = self.features.state()
-        arrays |= {"directions": self.directions, "nodes": self.nodes, "cuts": self.cuts}
-        return {"features": settings}, {**arrays, "values": self.values, "roots": self.roots}
-
     @classmethod
     def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
         """Rebuild from :meth:`state`.
@@ -166,27 +151,16 @@ class Forest:
         Raises:
             ArtifactError: A node points outside the trees, or back.
         """
-        from pilotfish.errors import ArtifactError
-
-        features = Features.restore(settings["features"], arrays, encoder)
-        directions, nodes = arrays["directions"], arrays["nodes"]
-        width = directions.shape[1] + len(features.scale)
-        own, roots = np.arange(len(nodes))[:, None], arrays["roots"]
+        nodes, roots = arrays["nodes"], arrays["roots"]
+        width = arrays["directions"].shape[1] + len(arrays["features.scale"])
+        own = np.arange(len(nodes))[:, None]
         inner = nodes[:, 0] >= 0
         children = nodes[inner, 1:]
         # A child comes after its parent, so that every walk ends.
         sound = (children > own[inner]).all() and (children < len(nodes)).all()
         if not sound or nodes[:, 0].max(initial=0) >= width or (roots >= len(nodes)).any():
             raise ArtifactError("The forest's nodes point outside it.", remedy="Fit it again.")
-        return cls(
-            settings["models"],
-            features,
-            directions,
-            nodes,
-            arrays["cuts"],
-            arrays["values"],
-            roots,
-        )
+        return super().restore(settings, arrays, encoder)
 
 
 def main_directions(rows: Floats, widths: Sequence[int], most: int) -> Floats:

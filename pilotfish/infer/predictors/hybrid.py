@@ -13,51 +13,35 @@ linear model on n-grams, embedding and surface takes the place of a fine-tuned D
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import ConfigError
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.coverage import Coverage
-from pilotfish.infer.predictors.features import LinearMap
 from pilotfish.infer.predictors.logistic import STRENGTH, fit_logistic_map, sigmoid
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.mapped import Mapped
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 Labels = Literal["deterministic", "soft", "transformed"]
 RELAXATIONS = tuple(i / 20 for i in range(20))
 
 
-class Hybrid:
+@dataclass(eq=False)
+class Hybrid(Mapped):
     """Log-odds of being as good as the reference, for every model but the reference.
 
-    Args:
-        models: Their names.
-        reference: Position of the reference among them.
-        map: Features to log-odds ``[n, models]``.
-        coverage: Gives the standard deviation.
+    Attributes:
+        reference: Position of the reference among the models.
         relaxation: The ``t`` of each model ``[models]``.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        reference: int,
-        map: LinearMap,
-        coverage: Coverage,
-        relaxation: Floats,
-    ) -> None:
-        self.models = models
-        self.reference = reference
-        self.map = map
-        self.coverage = coverage
-        self.relaxation = relaxation
+    reference: int
+    relaxation: Floats
 
     @classmethod
     def fit(
@@ -101,31 +85,18 @@ class Hybrid:
                 relaxation[j] = best_relaxation(gap[:, j], outcomes.texts)
             hit = np.where(np.isnan(gap[:, j]), np.nan, gap[:, j] >= -relaxation[j])
             targets[:, j] = hit if labels == "deterministic" else shares(hit, outcomes.texts)
-        map, residuals, dense = fit_logistic_map(
-            outcomes.texts, targets, encoder, strength=strength
-        )
-        return cls(outcomes.models, at, map, Coverage.fit(dense, residuals), relaxation)
+        fitted = fit_logistic_map(outcomes.texts, targets, encoder, strength=strength)
+        return cls.of(outcomes.models, fitted, at, relaxation)
+
+    def link(self, out: Floats) -> Floats:
+        """Probabilities."""
+        return sigmoid(out)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Probabilities ``[n, models]``; the reference is as good as itself, so its column is 1."""
-        out, dense = self.map(texts)
-        mean, std = sigmoid(out), self.coverage.std(dense)
-        mean[:, self.reference], std[:, self.reference] = 1, 0
-        return Prediction(mean, std)
-
-    def state(self) -> State:
-        """Coefficients and relaxations."""
-        settings, arrays = self.map.state()
-        arrays |= {"relaxation": self.relaxation, **self.coverage.state()}
-        return {"map": settings, "reference": self.reference}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        coverage = Coverage.restore(arrays)
-        reference = int(settings["reference"])
-        return cls(settings["models"], reference, map, coverage, arrays["relaxation"])
+        told = super().predict(texts)
+        told.mean[:, self.reference], told.std[:, self.reference] = 1, 0
+        return told
 
 
 def shares(hits: NDArray[Any], texts: Sequence[str]) -> Floats:

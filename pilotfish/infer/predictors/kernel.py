@@ -8,16 +8,18 @@ leave-one-out error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.features import Features, LinearMap
+from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.linear import some_of
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.ridge import STRENGTHS, gram_matrix, solve_ridge
 from pilotfish.models.protocols import Encoder
 
@@ -27,35 +29,25 @@ WIDTHS = (1.0, 0.5)
 those of the second about 1 (see :data:`~pilotfish.infer.predictors.features.STATISTICS_SCALE`)."""
 
 
-class Kernel:
+@dataclass(eq=False)
+class Kernel(Fitted):
     """A linear map of n-grams and a sum over the recorded questions.
 
-    Args:
-        models: Their names.
+    Attributes:
         map: Reads the n-grams, and computes the dense blocks.
         rows: The dense blocks of the recorded questions, each ``[n, width]``.
         dual: ``[n, models]``.
         coverage: Gives the standard deviation.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
+    map: LinearMap
+    rows: list[Floats]
+    dual: Floats
+    coverage: Coverage
+    left_out: Floats | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        map: LinearMap,
-        rows: Sequence[Floats],
-        dual: Floats,
-        coverage: Coverage,
-    ) -> None:
-        self.models = models
-        self.map = map
-        self.rows = list(rows)
+    def __post_init__(self) -> None:
         self._norms = [(block**2).sum(axis=1) for block in self.rows]
-        self.dual = dual
-        self.coverage = coverage
-        self.left_out: Floats | None = None
 
     @classmethod
     def fit(
@@ -92,7 +84,7 @@ class Kernel:
         coefficients += [np.zeros((block.shape[1], outputs), np.float32) for block in dense]
         map = LinearMap(features, coefficients, solution.bias)
         coverage = Coverage.fit(dense, outcomes.quality - solution.left_out)
-        made = cls(outcomes.models, map, dense, solution.dual, coverage)
+        made = cls(outcomes.models, map, list(dense), solution.dual, coverage)
         if outcomes is whole:
             made.left_out = np.clip(solution.left_out, 0, 1)
         return made
@@ -106,19 +98,6 @@ class Kernel:
                 near = gaussian_kernel(block[part], self.rows[i], width, self._norms[i])
                 out[part] += near @ self.dual
         return Prediction(np.clip(out, 0, 1), self.coverage.std(dense))
-
-    def state(self) -> State:
-        """Coefficients, the recorded questions' dense blocks, and their weights."""
-        settings, arrays = self.map.state()
-        arrays |= {f"rows.{i}": rows for i, rows in enumerate(self.rows)}
-        return {"map": settings}, {**arrays, "dual": self.dual, **self.coverage.state()}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        rows = [arrays[f"rows.{i}"] for i in range(len(WIDTHS))]
-        return cls(settings["models"], map, rows, arrays["dual"], Coverage.restore(arrays))
 
 
 def gaussian_kernel(a: Floats, b: Floats, width: float, norms: Floats | None = None) -> Floats:

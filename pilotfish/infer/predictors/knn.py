@@ -9,24 +9,26 @@ not claim certainty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted, unit_rows
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
 
 
-class Neighbours:
+@dataclass(eq=False)
+class Neighbours(Fitted):
     """Recorded questions with their qualities.
 
-    Args:
-        models: Their names.
+    Attributes:
         center: Mean embedding, subtracted before comparing ``[dim]``.
         rows: Unit rows of the recorded questions ``[n, dim]``.
         quality: ``[n, models]``, NaN where unknown.
@@ -35,29 +37,17 @@ class Neighbours:
         encoder: Embeds.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
+    center: Floats
+    rows: Floats
+    quality: Floats
+    k: int
+    prior: float
+    encoder: Encoder
+    left_out: Floats | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        center: Floats,
-        rows: Floats,
-        quality: Floats,
-        k: int,
-        prior: float,
-        encoder: Encoder,
-    ) -> None:
-        self.models = models
-        self.center = center
-        self.rows = rows
-        self.quality = quality
-        self.k = k
-        self.prior = prior
-        self.encoder = encoder
-        self.left_out: Floats | None = None
-        self._known = ~np.isnan(quality)
-        self._values = np.where(self._known, quality, 0).astype(np.float32)
+    def __post_init__(self) -> None:
+        self._known = ~np.isnan(self.quality)
+        self._values = np.where(self._known, self.quality, 0).astype(np.float32)
         seen = np.maximum(self._known.sum(axis=0), 1)
         self._mean = self._values.sum(axis=0) / seen
         self._variance = (self._values**2).sum(axis=0) / seen - self._mean**2
@@ -85,14 +75,14 @@ class Neighbours:
         rows = embed(encoder, outcomes.texts)
         center = rows.mean(axis=0)
         k = min(k, len(outcomes))
-        rows = _unit(rows - center)
+        rows = unit_rows(rows - center)
         made = cls(outcomes.models, center, rows, outcomes.quality, k, prior, encoder)
         made.left_out = made._read(rows, own=True).mean
         return made
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Means of the neighbours ``[n, models]``."""
-        return self._read(_unit(embed(self.encoder, texts) - self.center))
+        return self._read(unit_rows(embed(self.encoder, texts) - self.center))
 
     def _read(self, asked: Floats, *, own: bool = False) -> Prediction:
         """``own``: the rows are the recorded ones, and none is its own neighbour."""
@@ -115,27 +105,3 @@ class Neighbours:
             spread = np.maximum(square / safe - value**2, self._variance / (safe + 1))
             std[part] = np.sqrt(np.where(unseen, 0.25, spread / np.maximum(safe, 1)))
         return Prediction(mean, std)
-
-    def state(self) -> State:
-        """The recorded questions' vectors and qualities."""
-        arrays = {"center": self.center, "rows": self.rows, "quality": self.quality}
-        return {"k": self.k, "prior": self.prior}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        return cls(
-            settings["models"],
-            arrays["center"],
-            arrays["rows"],
-            arrays["quality"],
-            int(settings["k"]),
-            float(settings["prior"]),
-            encoder,
-        )
-
-
-def _unit(rows: Floats) -> Floats:
-    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    return unit

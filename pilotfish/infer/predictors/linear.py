@@ -8,35 +8,22 @@ fine-tuning, and the strength is chosen by the leave-one-out error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.features import Features, LinearMap
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.mapped import FittedMap, Mapped
 from pilotfish.infer.predictors.ridge import MAX_ROWS, STRENGTHS, gram_matrix, solve_ridge
 from pilotfish.models.protocols import Encoder
 
 
-class Linear:
-    """A linear map for each model, clipped to [0, 1].
-
-    Args:
-        models: Their names.
-        map: Features to qualities.
-        coverage: Gives the standard deviation.
-    """
-
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(self, models: tuple[str, ...], map: LinearMap, coverage: Coverage) -> None:
-        self.models = models
-        self.map = map
-        self.coverage = coverage
+@dataclass(eq=False)
+class Linear(Mapped):
+    """A linear map for each model, clipped to [0, 1]."""
 
     @classmethod
     def fit(
@@ -60,7 +47,7 @@ class Linear:
             statistics: Whether to read the text's surface.
         """
         outcomes = some_of(outcomes, seed)
-        map, residuals, dense = fit_ridge_map(
+        fitted = fit_ridge_map(
             outcomes.texts,
             outcomes.quality,
             encoder,
@@ -68,23 +55,11 @@ class Linear:
             ngrams=ngrams,
             statistics=statistics,
         )
-        return cls(outcomes.models, map, Coverage.fit(dense, residuals))
+        return cls.of(outcomes.models, fitted)
 
-    def predict(self, texts: Sequence[str]) -> Prediction:
-        """Qualities ``[n, models]``."""
-        out, dense = self.map(texts)
-        return Prediction(np.clip(out, 0, 1), self.coverage.std(dense))
-
-    def state(self) -> State:
-        """Coefficients, vocabularies and the inverse of the coverage."""
-        settings, arrays = self.map.state()
-        return {"map": settings}, {**arrays, **self.coverage.state()}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        return cls(settings["models"], map, Coverage.restore(arrays))
+    def link(self, out: Floats) -> Floats:
+        """Qualities."""
+        return np.clip(out, 0, 1)
 
 
 def some_of(outcomes: Outcomes, seed: int, most: int = MAX_ROWS) -> Outcomes:
@@ -102,7 +77,7 @@ def fit_ridge_map(
     strengths: Sequence[float] = STRENGTHS,
     ngrams: bool = True,
     statistics: bool = True,
-) -> tuple[LinearMap, Floats, list[Floats]]:
+) -> FittedMap:
     """A ridge regression: the map, leave-one-out residuals ``[n, outputs]``, and the dense blocks."""
     features = Features.fit(texts, encoder, ngrams=ngrams, statistics=statistics)
     blocks = features.blocks(texts)

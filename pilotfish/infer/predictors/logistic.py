@@ -8,38 +8,25 @@ lower at C = 1 than at 0.3, and 0.011 lower at 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.features import Features, LinearMap
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.mapped import FittedMap, Mapped
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
 
 STRENGTH = 0.3
 
 
-class Logistic:
-    """A linear map to log-odds for each model.
-
-    Args:
-        models: Their names.
-        map: Features to log-odds.
-        coverage: Gives the standard deviation.
-    """
-
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(self, models: tuple[str, ...], map: LinearMap, coverage: Coverage) -> None:
-        self.models = models
-        self.map = map
-        self.coverage = coverage
+@dataclass(eq=False)
+class Logistic(Mapped):
+    """A linear map to log-odds for each model."""
 
     @classmethod
     def fit(
@@ -62,7 +49,7 @@ class Logistic:
             ngrams: Whether to read word and character n-grams.
             statistics: Whether to read the text's surface.
         """
-        map, residuals, dense = fit_logistic_map(
+        fitted = fit_logistic_map(
             outcomes.texts,
             outcomes.quality,
             encoder,
@@ -70,23 +57,11 @@ class Logistic:
             ngrams=ngrams,
             statistics=statistics,
         )
-        return cls(outcomes.models, map, Coverage.fit(dense, residuals))
+        return cls.of(outcomes.models, fitted)
 
-    def predict(self, texts: Sequence[str]) -> Prediction:
-        """Probabilities ``[n, models]``."""
-        out, dense = self.map(texts)
-        return Prediction(sigmoid(out), self.coverage.std(dense))
-
-    def state(self) -> State:
-        """Coefficients, vocabularies and the inverse of the coverage."""
-        settings, arrays = self.map.state()
-        return {"map": settings}, {**arrays, **self.coverage.state()}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        return cls(settings["models"], map, Coverage.restore(arrays))
+    def link(self, out: Floats) -> Floats:
+        """Probabilities."""
+        return sigmoid(out)
 
 
 def sigmoid(z: NDArray[Any]) -> Floats:
@@ -104,7 +79,7 @@ def fit_logistic_map(
     multilabel: bool = True,
     ngrams: bool = True,
     statistics: bool = True,
-) -> tuple[LinearMap, Floats, list[Floats]]:
+) -> FittedMap:
     """A logistic regression: the map, its residuals ``[n, outputs]``, and the dense blocks.
 
     Args:

@@ -7,8 +7,9 @@ which is the setting ``target="quality"``. Fitted by scikit-learn, restored from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -16,17 +17,18 @@ from pilotfish.errors import ConfigError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.bilinear import centred
 from pilotfish.infer.predictors.coverage import Coverage
+from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.logistic import softmax
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.svm import best_model
 from pilotfish.models.protocols import Encoder
 
 
-class Perceptron:
+@dataclass(eq=False)
+class Perceptron(Fitted):
     """Weights of a network with rectified units.
 
-    Args:
-        models: Their names.
+    Attributes:
         center: Mean embedding ``[dim]``.
         weights: One matrix for each layer.
         biases: One row for each layer.
@@ -35,26 +37,12 @@ class Perceptron:
         encoder: Embeds.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        center: Floats,
-        weights: Sequence[Floats],
-        biases: Sequence[Floats],
-        probabilities: bool,
-        coverage: Coverage,
-        encoder: Encoder,
-    ) -> None:
-        self.models = models
-        self.center = center
-        self.weights = list(weights)
-        self.biases = list(biases)
-        self.probabilities = probabilities
-        self.coverage = coverage
-        self.encoder = encoder
+    center: Floats
+    weights: list[Floats]
+    biases: list[Floats]
+    probabilities: bool
+    coverage: Coverage
+    encoder: Encoder
 
     @classmethod
     def fit(
@@ -119,28 +107,6 @@ class Perceptron:
         """Probabilities of being the best, or qualities, ``[n, models]``."""
         x, _ = centred(self.encoder, texts, self.center)
         return Prediction(self.forward(x), self.coverage.std([x]))
-
-    def state(self) -> State:
-        """Weights."""
-        arrays = {"center": self.center, **self.coverage.state()}
-        arrays |= {f"weights.{i}": w for i, w in enumerate(self.weights)}
-        arrays |= {f"biases.{i}": b for i, b in enumerate(self.biases)}
-        return {"layers": len(self.weights), "probabilities": self.probabilities}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        layers = range(int(settings["layers"]))
-        return cls(
-            settings["models"],
-            arrays["center"],
-            [arrays[f"weights.{i}"] for i in layers],
-            [arrays[f"biases.{i}"] for i in layers],
-            bool(settings["probabilities"]),
-            Coverage.restore(arrays),
-            encoder,
-        )
 
 
 def _all_models(classes: Any, w: Floats, b: Floats, m: int) -> tuple[Floats, Floats]:

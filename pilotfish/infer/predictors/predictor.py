@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from pilotfish.errors import ArtifactError, ConfigError, InputError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
+from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.models.protocols import Encoder
-
-Arrays = Mapping[str, NDArray[Any]]
-State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 FORMAT = 1
 

@@ -12,36 +12,22 @@ on n-grams, embedding and surface takes the place of a fine-tuned mDeBERTa.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.coverage import Coverage
-from pilotfish.infer.predictors.features import LinearMap, embed
+from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.logistic import STRENGTH, fit_logistic_map, softmax
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.mapped import Mapped
 from pilotfish.models.protocols import Encoder
 
 
-class RewardDistilled:
-    """Logits of a distribution over models.
-
-    Args:
-        models: Their names.
-        map: Features to logits ``[n, models]``.
-        coverage: Gives the standard deviation.
-    """
-
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(self, models: tuple[str, ...], map: LinearMap, coverage: Coverage) -> None:
-        self.models = models
-        self.map = map
-        self.coverage = coverage
+@dataclass(eq=False)
+class RewardDistilled(Mapped):
+    """Logits of a distribution over models."""
 
     @classmethod
     def fit(
@@ -76,26 +62,14 @@ class RewardDistilled:
             rows = embed(encoder, outcomes.texts)
             tags = KMeans(count, n_init=1, random_state=seed).fit_predict(rows)
         target = softmax(smooth(reward, tags, smoothing) / temperature)
-        map, residuals, dense = fit_logistic_map(
+        fitted = fit_logistic_map(
             outcomes.texts, target, encoder, strength=strength, multilabel=False
         )
-        return cls(outcomes.models, map, Coverage.fit(dense, residuals))
+        return cls.of(outcomes.models, fitted)
 
-    def predict(self, texts: Sequence[str]) -> Prediction:
-        """The distribution over models ``[n, models]``; rows sum to 1."""
-        out, dense = self.map(texts)
-        return Prediction(softmax(out), self.coverage.std(dense))
-
-    def state(self) -> State:
-        """Coefficients and the inverse of the coverage."""
-        settings, arrays = self.map.state()
-        return {"map": settings}, {**arrays, **self.coverage.state()}
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        map = LinearMap.restore(settings["map"], arrays, encoder)
-        return cls(settings["models"], map, Coverage.restore(arrays))
+    def link(self, out: Floats) -> Floats:
+        """The distribution over models; rows sum to 1."""
+        return softmax(out)
 
 
 def smooth(reward: Floats, tags: NDArray[Any], beta: float) -> Floats:

@@ -21,7 +21,8 @@ import numpy as np
 
 from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Arrays, State
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder, TokenModel
 
 PROMPT = (

@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
 from pilotfish.infer.predictors.features import Shared
-from pilotfish.infer.predictors.predictor import (
-    Arrays,
-    Method,
-    Prediction,
-    QualityPredictor,
-    State,
-)
+from pilotfish.infer.predictors.fitted import Arrays, State
+from pilotfish.infer.predictors.predictor import Method, Prediction, QualityPredictor
 from pilotfish.models.protocols import Encoder
 
 PARTS = ("kernel", "forest", "knn")

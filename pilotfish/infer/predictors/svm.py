@@ -7,26 +7,28 @@ with the best mean quality. Reported is each model's share of the votes of the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
+from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.kernel import gaussian_kernel
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
 
 
-class SupportVectors:
+@dataclass(eq=False)
+class SupportVectors(Fitted):
     """Support vectors and the machines' coefficients.
 
-    Args:
-        models: Their names.
+    Attributes:
         labels: Positions of the models that were best at least once, ``[classes]``.
         vectors: ``[support, dim]``.
         coefficients: One column for each pair of classes, ``[support, pairs]``.
@@ -35,26 +37,12 @@ class SupportVectors:
         encoder: Embeds.
     """
 
-    embeds: ClassVar[bool] = True
-    needs: ClassVar[str] = "quality"
-
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        labels: NDArray[Any],
-        vectors: Floats,
-        coefficients: Floats,
-        bias: Floats,
-        width: float,
-        encoder: Encoder,
-    ) -> None:
-        self.models = models
-        self.labels = labels
-        self.vectors = vectors
-        self.coefficients = coefficients
-        self.bias = bias
-        self.width = width
-        self.encoder = encoder
+    labels: NDArray[np.int64]
+    vectors: Floats
+    coefficients: Floats
+    bias: Floats
+    width: float
+    encoder: Encoder
 
     @classmethod
     def fit(
@@ -131,23 +119,6 @@ class SupportVectors:
         mean = np.zeros((len(texts), len(self.models)), np.float32)
         mean[:, self.labels] = votes
         return Prediction(mean, np.sqrt(mean * np.maximum(1 - mean, 0)))
-
-    def state(self) -> State:
-        """Support vectors and coefficients."""
-        arrays: dict[str, NDArray[Any]] = {
-            "labels": self.labels.astype(np.int64),
-            "vectors": self.vectors,
-            "coefficients": self.coefficients,
-            "bias": self.bias,
-        }
-        return {"width": self.width}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        assert encoder is not None  # the artifact names one
-        own = (arrays["labels"], arrays["vectors"], arrays["coefficients"], arrays["bias"])
-        return cls(settings["models"], *own, float(settings["width"]), encoder)
 
 
 def best_model(outcomes: Outcomes) -> NDArray[np.int64]:

@@ -14,24 +14,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.predictor import Arrays, Prediction, State
+from pilotfish.infer.predictors.fitted import Fitted
+from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder
 
 _WORD = re.compile(r"[^\W\d_]{3,}|\d+")
 MAX_CHARS = 20_000
 
 
-class Tags:
+@dataclass(eq=False)
+class Tags(Fitted):
     """A table of scores.
 
-    Args:
-        models: Their names.
+    Attributes:
         tags: The tags, in the order of the table's rows.
         scores: ``[tags, models]``.
         errors: Standard error of each score ``[tags, models]``.
@@ -39,21 +41,13 @@ class Tags:
     """
 
     embeds: ClassVar[bool] = False
-    needs: ClassVar[str] = "quality"
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        tags: Sequence[str],
-        scores: Floats,
-        errors: Floats,
-        mean: Floats,
-    ) -> None:
-        self.models = models
-        self.tags = list(tags)
-        self.scores = scores
-        self.errors = errors
-        self.mean = mean
+    tags: list[str]
+    scores: Floats
+    errors: Floats
+    mean: Floats
+
+    def __post_init__(self) -> None:
         self._row = {tag: i for i, tag in enumerate(self.tags)}
 
     @classmethod
@@ -107,17 +101,6 @@ class Tags:
                 mean[i] += self.scores[rows].mean(axis=0)
                 std[i] = np.sqrt((self.errors[rows] ** 2).sum(axis=0)) / len(rows)
         return Prediction(np.clip(mean, 0, 1), std)
-
-    def state(self) -> State:
-        """Tags and table."""
-        arrays = {"scores": self.scores, "errors": self.errors, "mean": self.mean}
-        return {"tags": self.tags}, arrays
-
-    @classmethod
-    def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`."""
-        own = (arrays["scores"], arrays["errors"], arrays["mean"])
-        return cls(settings["models"], settings["tags"], *own)
 
 
 def tags_of(text: str) -> list[str]:
