@@ -66,7 +66,11 @@ async def chat(turn: Turn, body: bytes) -> None:
         options = dict(fields.stream_options)
         include_usage = options.pop("include_usage", False) is True
         params["stream_options"] = options
-    turn.request = Request(tuple(data["messages"]), params, task=turn.task, user=fields.user or "")
+    assert turn.caller is not None  # or it would not be here
+    whose = {"caller": turn.caller.id} if turn.caller.id else {}
+    turn.request = Request(
+        tuple(data["messages"]), params, task=turn.task, user=fields.user or "", tags=whose
+    )
     name = await turn.ask_for(fields.model or "")
     model = turn.gateway.served.model(name)
     if turn.streamed:

@@ -11,13 +11,14 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pilotfish.errors import ArtifactError, ConfigError, ModelError, StoreError
-from pilotfish.infer.decide import agrees
 from pilotfish.infer.watch import is_checked
-from pilotfish.loop.answers import Kind
-from pilotfish.loop.learned import Loaded, load_version, to_send
+from pilotfish.loop.comparing import Comparer, counts, sources
+from pilotfish.loop.learned import Loaded, as_asked, load_version, to_send
 from pilotfish.loop.lessons import MARK, Definition, is_small
+from pilotfish.loop.small import ReadsRequests
 from pilotfish.loop.tasks import Matcher, usable
 from pilotfish.loop.trial import CANARY, SERVING, SHADOW, Evidence, TaskState
 from pilotfish.models.load import Models
@@ -27,7 +28,7 @@ from pilotfish.store.feedback import Check
 from pilotfish.store.ledger import Day
 from pilotfish.store.store import Store
 from pilotfish.store.traffic import Recorded
-from pilotfish.store.versions import KnownTask, Pointer
+from pilotfish.store.versions import KnownTask, Pointer, Version
 
 AT_ONCE = 8  # checks under way
 DAY = 86_400
@@ -60,7 +61,9 @@ class Item:
         values: Of the template's places.
         judged: Version to its answer and score.
         large: What the large model said, in its own words; None while that is not known.
-        bought: The check that was made for it, if one was.
+        asked: The large model's answer, where it was asked after the fact.
+        bought: The check that this made.
+        agreed: Version to whether its answer and the large model's are the same, as far as known.
     """
 
     row: Recorded
@@ -68,7 +71,9 @@ class Item:
     values: dict[str, str]
     judged: dict[int, tuple[str, float]] = field(default_factory=dict)
     large: str | None = None
+    asked: Completion | None = None
     bought: Check | None = None
+    agreed: dict[int, bool] = field(default_factory=dict)
 
 
 class Follower:
@@ -95,7 +100,9 @@ class Follower:
         self.failed_checks = 0
         self._models = models
         self._matcher = Matcher({})
+        self._comparer = Comparer(store, models)
         self._loaded: dict[tuple[str, int], Loaded | None] = {}
+        self._versions: dict[tuple[str, int], Version] = {}
 
     def know(self, tasks: Mapping[str, KnownTask]) -> None:
         """Take over the tasks that there are; the states of new ones are read from the store."""
@@ -120,6 +127,7 @@ class Follower:
         known, unknown = self.sort(rows)
         await asyncio.to_thread(self._judge, known, pointers)
         await self._check(known, pointers)
+        await self._compare(known, pointers)
         days: dict[tuple[str, int], Day] = {}
         for item in known:
             self.count(item, pointers.get(item.task), days)
@@ -134,7 +142,8 @@ class Follower:
         key = (task, number)
         if key not in self._loaded:
             try:
-                self._loaded[key] = load_version(self.store.versions.version(task, number))
+                self._versions[key] = self.store.versions.version(task, number)
+                self._loaded[key] = load_version(self._versions[key])
             except (ArtifactError, StoreError):
                 self._loaded[key] = None
         return self._loaded[key]
@@ -172,12 +181,22 @@ class Follower:
             for number in self._roles(task, pointers.get(task)).values():
                 loaded = self.small(task, number)
                 assert loaded is not None
-                template = loaded.small.template
-                texts = [template.input_text(item.values) for item in items]
-                columns = {name: [i.values[name] for i in items] for name in template.fields}
-                answers, scores = loaded.small.answer(Inputs(texts, columns))
+                answers, scores = self._answers(loaded, items)
                 for item, answer, score in zip(items, answers, scores, strict=True):
                     item.judged[number] = (answer, float(score))
+
+    def _answers(self, loaded: Loaded, items: Sequence[Item]) -> tuple[list[str], Any]:
+        if isinstance(loaded.small, ReadsRequests):
+            asked = [
+                as_asked(item.row.request, item.values, self.marks[item.task], item.row.caller)
+                for item in items
+                if item.row.request is not None
+            ]
+            return loaded.small.answer_requests(asked)
+        template = loaded.small.template
+        texts = [template.input_text(item.values) for item in items]
+        columns = {name: [item.values[name] for item in items] for name in template.fields}
+        return loaded.small.answer(Inputs(texts, columns))
 
     async def _check(self, known: Sequence[Item], pointers: Mapping[str, Pointer]) -> None:
         """Ask the large model about the small answers that are to be checked."""
@@ -193,8 +212,7 @@ class Follower:
                 except (ModelError, ConfigError):
                     self.failed_checks += 1
                     return
-            item.large = answer.text
-            item.bought = self._check_of(item, answer)
+            item.large, item.asked = answer.text, answer
 
         for item in wanted:
             if item.row.id in there:
@@ -227,15 +245,57 @@ class Follower:
         await asyncio.to_thread(lambda: self.store.put([entry], task=item.task))
         return answer
 
-    def _check_of(self, item: Item, answer: Completion) -> Check:
-        small = item.row.completion.text if item.row.completion else ""
-        number = item.row.model.rpartition(MARK)[2]
-        loaded = self.small(item.task, int(number)) if number.isdigit() else None
-        agreed = loaded is not None and same(kind_of_version(loaded), small, answer.text)
-        return Check(
-            item.row.id, item.row.asked, item.row.model, answer.model, agreed, small, answer.text,
-            answer.cost,
-        )  # fmt: skip
+    async def _compare(self, known: Sequence[Item], pointers: Mapping[str, Pointer]) -> None:
+        """Compare the versions' answers with the large model's, where that says something of them."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(item: Item, role: str, number: int) -> None:
+            loaded = self.small(item.task, number)
+            assert loaded is not None
+            assert item.row.request is not None
+            assert item.large is not None
+            answer, score = item.judged[number]
+            if not counts(loaded, item.row.id, score):
+                return
+            if not is_checked(item.row.id, self._share(role, pointers[item.task])):
+                return
+            about = [item.row.id, *sources(loaded, answer)]
+            async with places:
+                try:
+                    item.agreed[number] = await self._comparer.agreed(
+                        loaded, self._versions[item.task, number], item.row.request,
+                        (answer, item.large), self.definitions[item.task].large,
+                        self.marks.get(item.task, {}), about,
+                    )  # fmt: skip
+                except (ModelError, ConfigError):
+                    self.failed_checks += 1
+
+        await asyncio.gather(
+            *(
+                one(item, role, number)
+                for item in known
+                if item.large is not None
+                for role, number in self._roles(item.task, pointers.get(item.task)).items()
+                if number in item.judged
+            )
+        )
+        for item in known:
+            number = item.row.model.rpartition(MARK)[2]
+            if item.asked is None or not number.isdigit() or int(number) not in item.agreed:
+                continue
+            small = item.row.completion.text if item.row.completion else ""
+            item.bought = Check(
+                item.row.id, item.row.asked, item.row.model, item.asked.model,
+                item.agreed[int(number)], small, item.asked.text, item.asked.cost,
+            )  # fmt: skip
+
+    def _share(self, role: str, pointer: Pointer) -> float:
+        """On which share of the requests a version is judged in its role.
+
+        In shadow all are compared as long as the large model answers them all.
+        """
+        alone = role == SHADOW and pointer.serving is None
+        return 1.0 if alone else self.shares.of(role)
 
     def count(self, item: Item, pointer: Pointer | None, days: dict[tuple[str, int], Day]) -> None:
         """Add one request to its day and to the evidence."""
@@ -262,16 +322,15 @@ class Follower:
             day.disagreed += not item.bought.agreed
             day.checks_cost += item.bought.cost or 0.0
             day.unpriced += item.bought.cost is None
-        alone = pointer is None or pointer.serving is None
         for role, version in self._roles(item.task, pointer).items():
-            self._weigh(item, state, role, version, free=role == SHADOW and alone)
+            assert pointer is not None  # or there were no roles
+            self._weigh(item, state, role, version, self._share(role, pointer))
 
-    def _weigh(self, item: Item, state: TaskState, role: str, version: int, *, free: bool) -> None:
+    def _weigh(self, item: Item, state: TaskState, role: str, version: int, share: float) -> None:
         """One request as evidence on a version: would it have answered, and otherwise than large?
 
         Every request of the task counts with the same probability, whoever answered it, so that the
-        evidence is about the traffic as it is. In shadow all are compared, for nothing, as long as the
-        large model answers them all (``free``).
+        evidence is about the traffic as it is.
         """
         evidence = state.serving if role == SERVING else state.trial
         if evidence is None or (evidence.version, evidence.role) != (version, role):
@@ -281,28 +340,14 @@ class Follower:
             else:
                 state.trial = evidence
         evidence.count_row()
-        share = 1.0 if free else self.shares.of(role)
-        if item.large is None or version not in item.judged or not is_checked(item.row.id, share):
+        if version not in item.agreed or not is_checked(item.row.id, share):
             return
         loaded = self.small(item.task, version)
         assert loaded is not None
-        answer, score = item.judged[version]
-        agreed = same(kind_of_version(loaded), answer, item.large)
-        evidence.add(score >= loaded.threshold and not agreed, item.row.id, item.row.time)
+        served = item.judged[version][1] >= loaded.threshold
+        evidence.add(served and not item.agreed[version], item.row.id, item.row.time)
 
     def _start(self, task: str, role: str, version: int) -> Evidence:
         made = self.store.versions.version(task, version).settings
         agree, delta = float(made.get("agree", 0.95)), float(made.get("delta", 0.05))
         return Evidence.start(version, role, 1.0 - agree, delta)
-
-
-def kind_of_version(loaded: Loaded) -> Kind:
-    """How answers of a version's task are read."""
-    task = loaded.small.task
-    return Kind(task.kind, tuple(task.labels), task.range)
-
-
-def same(kind: Kind, small: str, large: str) -> bool:
-    """Whether a small and a large answer count as the same."""
-    canonical = kind.parse(small)
-    return canonical is not None and agrees(canonical, kind.parse(large), kind.kind)

@@ -27,6 +27,7 @@ from pilotfish.config import Config
 from pilotfish.errors import ArtifactError, ConfigError, RequestRefused, StoreError
 from pilotfish.infer.trail import Trail
 from pilotfish.loop.artifact import OffloadedModel
+from pilotfish.loop.reuse_scope import scope_of
 from pilotfish.loop.small import Small
 from pilotfish.loop.tasks import Matcher
 from pilotfish.models.calls import closing, stream
@@ -159,14 +160,16 @@ class LearnedModel:
         loaded = None if version is None else self._loaded.get((task, version))
         if loaded is None:
             return trail, marks, "no-version" if version is None else "not-loaded"
-        fields = dataclasses.replace(request, tags={**request.tags, "fields": values})
-        answer = await loaded.small.complete(fields)
+        answer = await loaded.small.complete(as_asked(request, values, marks))
         score = float(answer.extra["score"])
-        if score >= loaded.threshold or marks.get("local_only"):
+        # An unsure label is better than a refusal; the answer to another question is not.
+        forced = marks.get("local_only") and loaded.small.task.kind != "text"
+        if score >= loaded.threshold or forced:
             reason = role if score >= loaded.threshold else "local-only"
             trail.settle(answer, reason, score, loaded.threshold, (self.large.name,))
         else:
-            trail.refuse(answer, loaded.small.name, "score<threshold", score, loaded.threshold)
+            why = str(answer.extra.get("why") or "score<threshold")
+            trail.refuse(answer, loaded.small.name, why, score, loaded.threshold)
         return trail, marks, "last"
 
     def _choose(self, pointer: Pointer | None) -> tuple[int | None, str]:
@@ -231,6 +234,18 @@ class LearnedModel:
                     self._loaded.pop((task, number), None)  # tried again at the next look
                 elif (task, number) in self._loaded:
                     self._loaded[task, number] = loaded
+
+
+def as_asked(
+    request: Request, values: Mapping[str, str], marks: Mapping[str, Any], caller: str = ""
+) -> Request:
+    """A request of a task as its versions read it: with the values, who asks, and what is allowed.
+
+    ``caller`` is the API key's id; default what the gateway has tagged the request with.
+    """
+    whose = caller or request.tags.get("caller", "")
+    tags = {"fields": values, "caller": whose, "reuse": scope_of(marks)}
+    return dataclasses.replace(request, tags={**request.tags, **tags})
 
 
 def load_version(version: Version) -> Loaded:

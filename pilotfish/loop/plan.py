@@ -54,6 +54,11 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.task.kind == "text":
+            raise InputError(
+                "Got kind 'text', but an offload needs labels or a rating.",
+                remedy="Recorded answers to free-text questions are reused by: pilotfish learn",
+            )
         if not 0 < self.delta < 1:
             raise InputError(f"Got delta {self.delta}, but expected a probability in (0, 1).")
 

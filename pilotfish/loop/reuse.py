@@ -162,6 +162,17 @@ class ReuseModel:
                 found[name, normalised(self.texts[entry])] = entry
         return found
 
+    def sources(self, answer: str) -> tuple[str, ...]:
+        """The requests that an answer is from."""
+        return tuple(self._sources.get(answer, ()))
+
+    @cached_property
+    def _sources(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for answer, request_id in zip(self.answers, self.ids, strict=True):
+            found.setdefault(answer, []).append(request_id)
+        return found
+
     @cached_property
     def known(self) -> frozenset[str]:
         """The requests whose answers it holds."""

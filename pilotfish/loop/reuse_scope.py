@@ -31,15 +31,21 @@ _NO_SHAPE = frozenset(
 
 
 def scope_of(marks: Mapping[str, object]) -> str:
-    """The scope that a task's marks set.
+    """The scope that a task's marks set; what cannot be read allows nothing.
 
-    Raises:
-        InputError: There is no such scope.
-
-    >>> scope_of({}), scope_of({"reuse": "all"})
-    ('user', 'all')
+    >>> scope_of({}), scope_of({"reuse": "all"}), scope_of({"reuse": "?"})
+    ('user', 'all', 'never')
     """
     scope = str(marks.get("reuse") or DEFAULT_SCOPE)
+    return scope if scope in SCOPES else "never"
+
+
+def check_scope(scope: str) -> str:
+    """The scope, if it is one.
+
+    Raises:
+        InputError: It is none.
+    """
     if scope not in SCOPES:
         raise InputError(
             f"Got reuse {scope!r}, but expected one of {', '.join(SCOPES)}.",
@@ -80,10 +86,10 @@ def group_of(request: Request, caller: str, scope: str) -> tuple[str | None, str
         return None, "sampled"
     if params.get("tools") or params.get("functions"):
         return None, "sampled"
-    user = str(request.user or params.get("safety_identifier") or "")
-    if scope == "never" or (scope == "user" and not user) or (scope == "key" and not caller):
+    named = {"user": request.user, "key": caller, "all": "everybody"}.get(scope)
+    if not named:
         return None, "not-shared"
-    owner = {"user": [caller, user], "key": [caller], "all": []}[scope]
+    owner = {"user": [caller, request.user], "key": [caller]}.get(scope, [])
     shape = {name: value for name, value in params.items() if name not in _NO_SHAPE}
     blob = canonical_json([scope, owner, shape]).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(blob, digest_size=16).hexdigest(), ""

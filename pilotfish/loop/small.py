@@ -7,7 +7,8 @@ that answers and can be restored from an artifact, and a function that makes and
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +67,22 @@ class Small(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsRequests(Protocol):
+    """A small model whose answer depends on more than the input: on who asks, and how."""
+
+    def answer_requests(self, requests: Sequence[Request]) -> tuple[list[str], NDArray[np.float32]]:
+        """Answers and scores of many requests; ``tags`` hold ``fields``, ``caller`` and ``reuse``."""
+        ...
+
+
 SMALL = Registry(
     "kind of task",
     {
         "label": "pilotfish.loop.artifact:StudentModel",
         "labels": "pilotfish.loop.artifact:StudentModel",
         "rating": "pilotfish.loop.artifact:StudentModel",
+        "text": "pilotfish.loop.reuse:ReuseModel",
     },
 )
 """Kind of a task to the class that answers it."""
