@@ -17,6 +17,7 @@ import numpy as np
 from pilotfish.errors import RequestRefused
 from pilotfish.models.llama_c import MAX_SEQUENCES
 from pilotfish.models.llama_runtime import Context, Floats
+from pilotfish.models.sampling import Proposal
 
 PROMPT = 0
 
@@ -158,14 +159,15 @@ class LlamaSession:
         """The tokens fed so far."""
         return self._tokens
 
-    def feed(self, tokens: Sequence[int]) -> Floats:
-        """Append tokens; raw next-token logits after each, ``[len(tokens), vocab]``, float32.
+    def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
+        """Append tokens; raw logits after each of them, or of the ``last``, ``[n, vocab]``, float32.
 
         Raises:
             RequestRefused: The context is full; the session is as it was before.
         """
         cache, start = self._cache, len(self._tokens)
         size = cache.context.batch
+        first = 0 if last is None else len(tokens) - last
         rows = []
         with cache.lock:
             cache.free_sequences  # noqa: B018  sweeps what dead sessions left
@@ -174,7 +176,8 @@ class LlamaSession:
                     part = list(tokens[at : at + size])
                     positions = range(start + at, start + at + len(part))
                     where = [(self.sequence,)] * len(part)
-                    rows.append(cache.context.decode(part, positions, where, [True] * len(part)))
+                    wanted = [at + i >= first for i in range(len(part))]
+                    rows.append(cache.context.decode(part, positions, where, wanted))
             except BaseException:  # interrupted, too: see hold_prompt
                 cache.context.forget(self.sequence, start)
                 raise
@@ -198,6 +201,28 @@ class LlamaSession:
     def fork(self) -> LlamaSession:
         """A second session with the same past; cells are shared, nothing is computed."""
         return self._cache.fork(self)
+
+
+class HeldPrompt:
+    """Logits of one answer, from sequence 0: a prompt that begins as the last one costs what differs."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.proposal: Proposal | None = None
+        self._cache = cache
+        self.room = 1
+
+    def begin(self, prompt: list[int], check: Callable[[], None]) -> tuple[Floats, int]:
+        """Logits ``[vocab]`` after the prompt, and how many of its tokens were there already."""
+        logits, kept = self._cache.hold_prompt(prompt, check)
+        self.room = max(1, self._cache.free_cells)
+        return logits[0], kept
+
+    def next(self, token: int, check: Callable[[], None]) -> Floats:
+        """Logits ``[vocab]`` after one more token."""
+        at = len(self._cache.prompt)
+        logits = self._cache.extend(PROMPT, at, [token], check)
+        self._cache.prompt.append(token)
+        return np.asarray(logits[0])
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

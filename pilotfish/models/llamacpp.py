@@ -14,15 +14,11 @@ measurements.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -30,18 +26,14 @@ import numpy as np
 from pilotfish.config import Config, Price
 from pilotfish.errors import RequestRefused
 from pilotfish.models import chat_template, llama_labels
-from pilotfish.models.llama_cache import PROMPT, Cache, LlamaSession
+from pilotfish.models.generate import NOTHING, write
+from pilotfish.models.llama_cache import Cache, HeldPrompt, LlamaSession
 from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
 from pilotfish.models.llama_threads import ThreadChoice
-from pilotfish.models.sampling import Sampler, StopScanner, log_softmax, number
+from pilotfish.models.sampling import log_softmax
 from pilotfish.models.settings import read_settings
-from pilotfish.records import Chunk, Completion, Request, Usage
-
-T = TypeVar("T")
-
-_IGNORED = {"stream", "stream_options", "user", "metadata", "store", "model", "blanks"}
-_READ = {"temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens"}
-_READ |= {"stop", "logprobs", "top_logprobs", "response_format", "grammar", "n"}
+from pilotfish.models.worker import Check, Emit, Worker
+from pilotfish.records import Chunk, Completion, Request
 
 
 class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -60,10 +52,6 @@ class LlamaSettings(msgspec.Struct, kw_only=True, frozen=True):
     context: Annotated[int, msgspec.Meta(ge=256)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
-
-
-class _Cancelled(Exception):
-    """The caller no longer waits."""
 
 
 class LlamaModel:
@@ -100,7 +88,7 @@ class LlamaModel:
         threads = ThreadChoice(settings.threads)
         n_ctx = settings.context or min(max(self.weights.trained_context, 256), 4096)
         self._cache = Cache(Context(self.weights, n_ctx, threads))
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"llama-{self.name}")
+        self._worker = Worker(self.name, self._cache.lock)
         self._priors: dict[Any, llama_labels.Scores] = {}
         self._end = self._end_of_answer()
 
@@ -137,7 +125,7 @@ class LlamaModel:
 
     def close(self) -> None:
         """Free the memory, after what is under way."""
-        self._worker.shutdown()
+        self._worker.close()
         self._cache.context.close()
         self.weights.close()
 
@@ -148,6 +136,10 @@ class LlamaModel:
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token stands for (b"" for control tokens)."""
         return self.weights.token_bytes(token)
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends an answer or the text."""
+        return self.weights.ends(token)
 
     def session(self) -> LlamaSession:
         """Start an empty sequence; all sessions share the context's cells."""
@@ -166,135 +158,28 @@ class LlamaModel:
             raise RequestRefused("Got an empty prompt, but expected some text.")
         return tokens
 
+    def grammar(self, text: str) -> Grammar:
+        """What may come next under a grammar in llama.cpp's notation (GBNF)."""
+        return self.weights.grammar(text)
+
+    def json_grammar(self, schema: str) -> Grammar:
+        """What may come next in a JSON value of a JSON schema, by the library's llguidance."""
+        return self.weights.json_grammar(schema)
+
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
 
         Raises:
             RequestRefused: A parameter or message cannot be used, or it does not fit the context.
         """
-        return await self._run(lambda check: self._answer(request, check, lambda text: None))
+        return await self._worker.run(lambda check: self._write(request, check, NOTHING))
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Answer piece by piece; the last chunk carries the whole completion."""
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        return self._worker.stream(lambda check, emit: self._write(request, check, emit))
 
-        def put(text: str | None) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, text)
-
-        answer = asyncio.ensure_future(self._run(lambda check: self._answer(request, check, put)))
-        answer.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (text := await pieces.get()) is not None:
-                yield Chunk(text=text, delta={"content": text}, model=self.name)
-            yield Chunk(completion=await answer)
-        finally:
-            answer.cancel()
-
-    async def _run(self, work: Callable[[Callable[[], None]], T]) -> T:
-        """Run work in the worker thread; cancelling the task ends it at its next check."""
-        cancelled = threading.Event()
-
-        def check() -> None:
-            if cancelled.is_set():
-                raise _Cancelled
-
-        def locked() -> T:
-            check()
-            with self._cache.lock:
-                return work(check)
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, locked)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    def _answer(
-        self, request: Request, check: Callable[[], None], emit: Callable[[str], None]
-    ) -> Completion:
-        started = time.monotonic()
-        params = request.params
-        _refuse_unknown(params)
-        sampler, scanner = Sampler(params), StopScanner(_stops(params))
-        prompt = self.prompt_tokens(request)
-        logits, cached = self._cache.hold_prompt(prompt, check)
-        room = max(1, self._cache.free_cells)
-        limit = params.get("max_completion_tokens", params.get("max_tokens"))
-        wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
-        tokens: list[int] = []
-        pieces: list[str] = []
-        logprobs: list[Mapping[str, Any]] = []
-        reason = "length"
-        grammar = self._grammar(params)
-        try:
-            while True:
-                token = sampler.choose(grammar.mask(logits[0]) if grammar else logits[0])
-                if self.weights.ends(token):
-                    reason = "stop"
-                    break
-                if grammar:
-                    grammar.accept(token)
-                if params.get("logprobs"):
-                    top = int(number(params, "top_logprobs", 0, 0, 20))
-                    logprobs.append(self._logprob(logits[0], token, top))
-                tokens.append(token)
-                if text := scanner.feed(self.token_bytes(token)):
-                    pieces.append(text)
-                    emit(text)
-                if scanner.stopped:
-                    reason = "stop"
-                    break
-                if len(tokens) == min(wanted, room):
-                    break
-                check()
-                at = len(self._cache.prompt)
-                logits = self._cache.extend(PROMPT, at, [token], check)
-                self._cache.prompt.append(token)
-        finally:
-            if grammar:
-                grammar.close()
-        if text := scanner.feed(b"", last=True):
-            pieces.append(text)
-            emit(text)
-        usage = Usage(len(prompt), len(tokens), cached)
-        return Completion(
-            text="".join(pieces),
-            model=self.name,
-            usage=usage,
-            cost=self.price.cost(usage),
-            latency=time.monotonic() - started,
-            finish_reason=reason,
-            logprobs=tuple(logprobs) if params.get("logprobs") else None,
-        )
-
-    def _logprob(self, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
-        rows = log_softmax(logits)
-        best = np.argsort(-rows, kind="stable")[:top]
-        return self._entry(rows, token) | {"top_logprobs": [self._entry(rows, t) for t in best]}
-
-    def _entry(self, rows: Floats, token: int) -> dict[str, Any]:
-        raw = self.token_bytes(int(token))
-        text = raw.decode("utf-8", "replace")
-        return {"token": text, "logprob": float(rows[token]), "bytes": list(raw)}
-
-    def _grammar(self, params: Mapping[str, Any]) -> Grammar | None:
-        form = params.get("response_format") or {"type": "text"}
-        kind = form.get("type") if isinstance(form, Mapping) else form
-        if params.get("grammar"):
-            return self.weights.grammar(str(params["grammar"]))
-        if kind == "text":
-            return None
-        if kind == "json_object":
-            return self.weights.json_grammar('{"type":"object"}')
-        if kind == "json_schema":
-            schema = form.get("json_schema", {}).get("schema")
-            if isinstance(schema, Mapping):
-                return self.weights.json_grammar(json.dumps(schema))
-        raise RequestRefused(
-            f"Got response_format={form!r:.200}, but expected type text, json_object, or json_schema "
-            'with {"json_schema": {"schema": ...}}.'
-        )
+    def _write(self, request: Request, check: Check, emit: Emit) -> Completion:
+        return write(self, HeldPrompt(self._cache), request, check, emit, price=self.price)
 
     async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
         """Log-probability of each label as the answer: ``[n, labels]``, float32, rows normalised.
@@ -308,7 +193,9 @@ class LlamaModel:
         """
         if not labels or not all(labels):
             raise RequestRefused(f"Got labels {list(labels)!r:.200}, but expected non-empty texts.")
-        return await self._run(lambda check: self._score(list(requests), list(labels), check))
+        return await self._worker.run(
+            lambda check: self._score(list(requests), list(labels), check)
+        )
 
     def _score(
         self, requests: list[Request], labels: list[str], check: Callable[[], None]
@@ -374,21 +261,3 @@ def _with_prompt(request: Request, prompt: str) -> Request:
         {**m, "content": prompt} if i == last else m for i, m in enumerate(request.messages)
     ]
     return Request(messages=tuple(messages))
-
-
-def _refuse_unknown(params: Mapping[str, Any]) -> None:
-    unknown = {k for k, v in params.items() if v is not None} - _READ - _IGNORED
-    if unknown or params.get("n") not in (None, 1):
-        named = ", ".join(sorted(unknown)) or f"n={params['n']}"
-        raise RequestRefused(
-            f"The llama.cpp backend cannot do what {named} asks for.",
-            remedy=f"It reads: {', '.join(sorted(_READ))} (n = 1)",
-        )
-
-
-def _stops(params: Mapping[str, Any]) -> list[str]:
-    stop = params.get("stop") or []
-    stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
-        raise RequestRefused(f"Got stop={stop!r}, but expected a text or a list of texts.")
-    return list(stops)

@@ -66,8 +66,14 @@ class Session(Protocol):
         """The tokens fed so far."""
         ...
 
-    def feed(self, tokens: Sequence[int]) -> Floats:
-        """Append tokens; return next-token logits after each: ``[len(tokens), vocab]``."""
+    def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
+        """Append tokens; next-token logits after each: ``[len(tokens), vocab]``.
+
+        Args:
+            tokens: What comes next.
+            last: Return the rows of so many tokens at the end only: a row of a large vocabulary is half a
+                megabyte.
+        """
         ...
 
     def rewind(self, length: int) -> None:
@@ -94,8 +100,44 @@ class TokenModel(Protocol):
         """The bytes one token stands for (b"" for control tokens)."""
         ...
 
+    def ends(self, token: int) -> bool:
+        """Whether this token ends an answer or the text."""
+        ...
+
+    def prompt_tokens(self, request: Request) -> list[int]:
+        """The request as the model reads it, up to where its answer begins; at least one token."""
+        ...
+
+    def grammar(self, text: str) -> Grammar:
+        """What may come next under a grammar in llama.cpp's notation (GBNF).
+
+        Raises:
+            RequestRefused: It cannot be read, or this model has no grammars.
+        """
+        ...
+
+    def json_grammar(self, schema: str) -> Grammar:
+        """What may come next in a JSON value of a JSON schema."""
+        ...
+
     def session(self) -> Session:
         """Start an empty sequence."""
+        ...
+
+
+class Grammar(Protocol):
+    """Which tokens may come next."""
+
+    def mask(self, logits: Floats) -> Floats:
+        """A copy of ``[vocab]`` logits with -inf for tokens that may not come next."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Advance by the token that was chosen."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
         ...
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,22 @@ from numpy.typing import NDArray
 from pilotfish.errors import RequestRefused
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A token that a draft proposes.
+
+    Attributes:
+        token: The token.
+        probabilities: The distribution ``[vocab]`` that it was drawn from; None where it was certain, as
+            a greedy or looked-up draft is.
+    """
+
+    token: int
+    probabilities: Doubles | None = None
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -51,17 +68,42 @@ class Sampler:
             raise RequestRefused(f"Got seed={seed!r}, but expected a whole number >= 0.")
         self._random = np.random.default_rng(seed)
 
-    def choose(self, logits: Floats) -> int:
-        """One token from ``[vocab]`` logits; -inf is never chosen."""
+    def choose(self, logits: Floats, proposal: Proposal | None = None) -> int:
+        """One token from ``[vocab]`` logits; -inf is never chosen.
+
+        Args:
+            logits: Of every token.
+            proposal: A draft's token. The result follows the same distribution with it as without, and
+                is the draft's as often as that allows.
+        """
         if self.temperature == 0.0:
             return int(logits.argmax())
+        kept, p = self.distribution(logits)
+        if proposal is None:
+            return int(self._random.choice(kept, p=p))
+        return self._judge(proposal, kept, p)
+
+    def _judge(self, proposal: Proposal, kept: Tokens, p: Doubles) -> int:
+        """Leviathan et al. 2023, algorithm 1: take the draft's token, or one of what it left out."""
+        token, q = proposal.token, proposal.probabilities
+        here = float(p[kept == token].sum())
+        drafted = 1.0 if q is None else float(q[token])
+        if self._random.random() * drafted < here:
+            return token
+        over = p * (kept != token) if q is None else np.maximum(p - q[kept], 0.0)
+        return int(self._random.choice(kept, p=over / over.sum()))
+
+    def distribution(self, logits: Floats) -> tuple[Tokens, Doubles]:
+        """The tokens that may be drawn, likeliest first, and their probabilities, float64, sum 1."""
+        if self.temperature == 0.0:
+            return np.array([logits.argmax()]), np.ones(1)
         kept = np.argsort(-logits, kind="stable")[: self.top_k or None]
         p = np.exp(log_softmax(logits[kept])).astype(np.float64)
         # The token that crosses top_p is kept, so at least one always is.
         size = int(np.searchsorted(np.cumsum(p), self.top_p)) + 1 if self.top_p < 1 else len(p)
         size = min(size, int((p >= self.min_p * p[0]).sum()))
         p = np.exp(log_softmax(logits[kept[:size]] / np.float32(self.temperature)))
-        return int(self._random.choice(kept[:size], p=p.astype(np.float64) / p.sum(dtype=float)))
+        return kept[:size], p.astype(np.float64) / p.sum(dtype=float)
 
 
 def number(params: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:

@@ -1,0 +1,183 @@
+"""An answer, token by token: the one loop behind every model whose logits are ours.
+
+Where the next token's logits come from is a :class:`Source`: a model's own cache, several models mixed
+by a rule, or a target that checks what a draft proposed. What is done with them is here and the same for
+all: grammar, sampling, stop strings, log-probabilities, the books.
+
+A source may *propose* a token together with the distribution that it was drawn from. The proposal is
+taken with probability ``min(1, p / q)``, and else a token is drawn from what is left of ``p``: by
+Leviathan et al. 2023 and Chen et al. 2023 the token then follows ``p`` exactly, whatever was proposed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from pilotfish.config import Price
+from pilotfish.errors import RequestRefused
+from pilotfish.models.protocols import Floats, Grammar, TokenModel
+from pilotfish.models.sampling import Proposal, Sampler, StopScanner, log_softmax, number
+from pilotfish.models.worker import Check, Emit
+from pilotfish.records import Completion, Request, Usage
+
+_IGNORED = {"stream", "stream_options", "user", "metadata", "store", "model", "blanks"}
+_READ = {"temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "max_completion_tokens"}
+_READ |= {"stop", "logprobs", "top_logprobs", "response_format", "grammar", "n"}
+
+NOTHING: Callable[[str], None] = lambda text: None  # noqa: E731  an emit for answers that are not streamed
+
+
+class Source(Protocol):
+    """Next-token logits during one answer.
+
+    Attributes:
+        proposal: A draft's token for the row returned last, or None.
+    """
+
+    proposal: Proposal | None
+
+    def begin(self, prompt: list[int], check: Check) -> tuple[Floats, int]:
+        """Logits ``[vocab]`` after the prompt, and how many of its tokens needed no computing."""
+        ...
+
+    def next(self, token: int, check: Check) -> Floats:
+        """Logits ``[vocab]`` after one more token."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many tokens the answer may have at most, after :meth:`begin`."""
+        ...
+
+
+def write(
+    model: TokenModel,
+    source: Source,
+    request: Request,
+    check: Check,
+    emit: Emit = NOTHING,
+    *,
+    price: Price | None = None,
+) -> Completion:
+    """Answer one request.
+
+    Args:
+        model: Says how a request reads as tokens, and tokens as text.
+        source: Where its logits come from.
+        request: Parameters: ``temperature`` (default 0), ``top_p``, ``top_k``, ``min_p``, ``seed``,
+            ``max_tokens``, ``stop``, ``logprobs``, ``top_logprobs``, ``response_format``, ``grammar``.
+        check: Called between tokens; raises to end the work.
+        emit: Takes each piece of text as soon as it cannot belong to a stop string.
+        price: Of tokens; the cost is unknown without.
+
+    Raises:
+        RequestRefused: A parameter or message cannot be used, or it does not fit the context.
+    """
+    started = time.monotonic()
+    params = request.params
+    _refuse_unknown(model, params)
+    sampler, scanner = Sampler(params), StopScanner(_stops(params))
+    prompt = model.prompt_tokens(request)
+    grammar = _grammar(model, params)
+    tokens: list[int] = []
+    pieces: list[str] = []
+    logprobs: list[Mapping[str, Any]] = []
+    reason = "length"
+
+    def say(text: str) -> None:
+        if text:
+            pieces.append(text)
+            emit(text)
+
+    try:
+        row, cached = source.begin(prompt, check)
+        room = source.room
+        limit = params.get("max_completion_tokens", params.get("max_tokens"))
+        wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
+        while True:
+            token = sampler.choose(grammar.mask(row) if grammar else row, source.proposal)
+            if model.ends(token):
+                reason = "stop"
+                break
+            if grammar:
+                grammar.accept(token)
+            if params.get("logprobs"):
+                top = int(number(params, "top_logprobs", 0, 0, 20))
+                logprobs.append(_logprob(model, row, token, top))
+            tokens.append(token)
+            say(scanner.feed(model.token_bytes(token)))
+            if scanner.stopped:
+                reason = "stop"
+                break
+            if len(tokens) == min(wanted, room):
+                break
+            check()
+            row = source.next(token, check)
+    finally:
+        if grammar:
+            grammar.close()
+    say(scanner.feed(b"", last=True))
+    usage = Usage(len(prompt), len(tokens), cached)
+    return Completion(
+        text="".join(pieces),
+        model=model.name,
+        usage=usage,
+        cost=price.cost(usage) if price else None,
+        latency=time.monotonic() - started,
+        finish_reason=reason,
+        logprobs=tuple(logprobs) if params.get("logprobs") else None,
+    )
+
+
+def _logprob(model: TokenModel, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
+    rows = log_softmax(logits)
+    best = np.argsort(-rows, kind="stable")[:top]
+    return _entry(model, rows, token) | {"top_logprobs": [_entry(model, rows, t) for t in best]}
+
+
+def _entry(model: TokenModel, rows: Floats, token: int) -> dict[str, Any]:
+    raw = model.token_bytes(int(token))
+    text = raw.decode("utf-8", "replace")
+    return {"token": text, "logprob": float(rows[token]), "bytes": list(raw)}
+
+
+def _grammar(model: TokenModel, params: Mapping[str, Any]) -> Grammar | None:
+    form = params.get("response_format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, Mapping) else form
+    if params.get("grammar"):
+        return model.grammar(str(params["grammar"]))
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return model.json_grammar('{"type":"object"}')
+    if kind == "json_schema":
+        schema = form.get("json_schema", {}).get("schema")
+        if isinstance(schema, Mapping):
+            return model.json_grammar(json.dumps(schema))
+    raise RequestRefused(
+        f"Got response_format={form!r:.200}, but expected type text, json_object, or json_schema "
+        'with {"json_schema": {"schema": ...}}.'
+    )
+
+
+def _refuse_unknown(model: TokenModel, params: Mapping[str, Any]) -> None:
+    unknown = {k for k, v in params.items() if v is not None} - _READ - _IGNORED
+    if unknown or params.get("n") not in (None, 1):
+        named = ", ".join(sorted(unknown)) or f"n={params['n']}"
+        raise RequestRefused(
+            f"The model {model.name}, which runs here, cannot do what {named} asks for.",
+            remedy=f"It reads: {', '.join(sorted(_READ))} (n = 1)",
+        )
+
+
+def _stops(params: Mapping[str, Any]) -> list[str]:
+    stop = params.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
+        raise RequestRefused(f"Got stop={stop!r}, but expected a text or a list of texts.")
+    return list(stops)
