@@ -3,9 +3,10 @@
 One process for each store (a lease sees to that), never on a user's path. Each round takes the next
 recorded requests, has the chosen small answers checked, and commits the evidence, the sums of the day
 and the cursor in one transaction; then pointers are moved, each move bound to the pointer that was
-decided on. So
-it can be killed at any moment: what was bought is in the store under a key of its own, and the next
-round starts where the last commit was.
+decided on (:mod:`pilotfish.loop.steps`). So it can be killed at any moment: what was bought is in the
+store under a key of its own, and the next round starts where the last commit was. What is being learned
+is committed too: who starts again learns from the same requests, so nothing else is bought, and does
+less of it each time that learning was cut off, so that even short lives get it done.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pilotfish.config import Config
@@ -23,10 +24,12 @@ from pilotfish.loop.following import Follower, Item, Shares
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
 from pilotfish.loop.learned import to_send
-from pilotfish.loop.lessons import MARK, large_of, lessons
+from pilotfish.loop.lessons import MARK, MOST_ROWS, large_of, lessons
+from pilotfish.loop.steps import Steps
 from pilotfish.loop.tasks import FoundTask, find_tasks
+from pilotfish.loop.teach import QUICK_STUDENT
 from pilotfish.loop.template import Template
-from pilotfish.loop.trial import SHADOW, Evidence, TaskState, verdict
+from pilotfish.loop.trial import Attempt, TaskState
 from pilotfish.models.load import Models
 from pilotfish.progress import Progress
 from pilotfish.store.feedback import Check
@@ -38,7 +41,7 @@ from pilotfish.store.versions import KnownTask, Pointer
 UNKNOWN = 5_000  # requests of no known task that are kept to find tasks in
 PAUSE = 5.0  # seconds, where the store fails
 MORE = 1.25  # times the requests of an attempt that failed: then another one is made
-CLOSED: Mapping[str, Any] = {"shadow": None, "canary": None, "share": 0.0}
+CUT_OFF = 2  # times that learning may be cut off before it is made shorter
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Keeper:
         self.progress = progress or Progress()
         self._models = models or Models(config)
         self._inputs = InputsSeen(settings.learn.encoder, config)
+        self._steps = Steps(
+            store, self._inputs, settings.canary_share, settings.trial_rows, self.progress
+        )
         self._counting = asyncio.Lock()
         self._read()
 
@@ -107,8 +113,12 @@ class Keeper:
         self.follower.know(self.store.versions.tasks())
         # Requests of no known task that an earlier process had read and not made a task of.
         latest = self.store.ledger.latest(self._cursor.last, UNKNOWN)
-        self._unknown: deque[Recorded] = deque(self.follower.sort(latest)[1], UNKNOWN)
-        self._new_unknown = len(self._unknown)
+        known, unknown = self.follower.sort(latest)
+        self._remember(known)
+        self._unknown: deque[Recorded] = deque(unknown, UNKNOWN)
+        search = self.store.ledger.state("search") or {}
+        self._new_unknown = int(search.get("new", len(unknown)))
+        self._searches = int(search.get("cut_off", 0))
 
     @property
     def states(self) -> Mapping[str, TaskState]:
@@ -175,7 +185,7 @@ class Keeper:
             self._new_unknown += len(unknown)
             checks = [item.bought for item in known if item.bought is not None]
             await asyncio.to_thread(self._commit, cursor, days, checks)
-        await asyncio.to_thread(self._move)
+        await asyncio.to_thread(self._take_steps)
         if self._new_unknown >= self.settings.found_from:
             await asyncio.to_thread(self.discover)
         return len(rows)
@@ -194,22 +204,29 @@ class Keeper:
     ) -> None:
         states = {f"task {name}": state.to_dict() for name, state in self.states.items()}
         states["cursor"] = cursor.to_dict()
+        states["search"] = {"new": self._new_unknown, "cut_off": self._searches}
         self.store.ledger.commit(states, days, checks, tasks)
         self._cursor = cursor
+
+    def _take_steps(self) -> None:
+        self._steps.take(self.states, lambda: self._commit(self._cursor))
 
     # Tasks.
 
     def discover(self) -> list[FoundTask]:
         """Find new tasks among the requests that belong to none; returns them."""
-        self._new_unknown = 0
-        known = {n: (d.system, d.prompt) for n, d in self.follower.definitions.items()}
-        rows = list(self._unknown)
         fewest = self.settings.found_from
+        most = max(UNKNOWN >> max(0, self._searches - CUT_OFF), 4 * fewest)
+        self._searches += 1  # committed, so that one which takes too long is made shorter
+        self._commit(self._cursor)
+        known = {n: (d.system, d.prompt) for n, d in self.follower.definitions.items()}
+        rows = list(self._unknown)[-most:]
         found = [
             task
             for task in find_tasks(rows, fewest=fewest, known=known, estimate=False)
             if task.name not in known
         ]
+        self._new_unknown = self._searches = 0
         if found:
             self._adopt({task.name: self.definition_of(task) for task in found}, rows)
         for task in found:
@@ -247,7 +264,8 @@ class Keeper:
             for name, state in self.states.items()
             if name not in tried and self._is_due(name, state, pointers.get(name))
         ]
-        return max(due, key=lambda name: self.states[name].rows, default=None)
+        states = self.states
+        return max(due, key=lambda n: (states[n].attempt is not None, states[n].rows), default=None)
 
     def _is_due(self, name: str, state: TaskState, pointer: Pointer | None) -> bool:
         settings = self.settings
@@ -260,6 +278,10 @@ class Keeper:
             return False
         if pointer is not None and (pointer.shadow is not None or pointer.canary is not None):
             return False
+        if state.made is not None:
+            return False
+        if state.attempt is not None:
+            return True
         factor = MORE
         if pointer is not None and pointer.serving is not None:
             factor = settings.growth
@@ -278,29 +300,53 @@ class Keeper:
         return {name: str(task.definition.get("kind", "")) for name, task in tasks.items()}
 
     async def learn(self, name: str) -> Outcome | str:
-        """Learn a task now; a new version enters in shadow. A failure is said, and why is returned."""
-        rows = self.states[name].rows
+        """Learn a task now; a new version enters in shadow. A failure is said, and why is returned.
+
+        What is learned from is fixed and committed first: who is killed and starts again learns from the
+        same requests, and so buys nothing else.
+        """
+        state = self.states[name]
+        before = state.attempt or Attempt(state.rows, self._cursor.last)
+        attempt = state.attempt = replace(before, begun=before.begun + 1)
+        await self._commit_states()
         try:
-            outcome = await asyncio.to_thread(self._learn, name, self.states[name].since)
+            outcome = await asyncio.to_thread(self._learn, name, attempt)
+        except StoreError as error:  # as in a round: the attempt is taken up again
+            self.progress.say(f"{name}: not learned yet: {error.message}")
+            return error.message
         except (InputError, ModelError, ConfigError, BudgetSpent) as error:
-            self.states[name].tried = rows
+            self._close_attempt(name, attempt)
+            await self._commit_states()
             self.progress.say(f"{name}: not learned: {error.message}")
             return error.message
-        self.states[name].tried = rows
-        async with self._counting:  # between rounds: states and cursor belong together
-            await asyncio.to_thread(self._commit, self._cursor)
         self.progress.say(f"{name}: {outcome.reason}, coverage {outcome.coverage:.0%}")
-        if outcome.version is not None:
-            number = outcome.version.version
-            evidence = outcome.to_dict()
-            self.store.versions.move(name, SHADOW, version=number, evidence=evidence, shadow=number)
+        if self._close_attempt(name, attempt) and outcome.version is not None:
+            self.states[name].made = outcome.to_dict()
+        await self._commit_states()
+        async with self._counting:
+            await asyncio.to_thread(self._take_steps)
         return outcome
 
-    def _learn(self, name: str, since: float) -> Outcome:
+    def _close_attempt(self, name: str, attempt: Attempt) -> bool:
+        """Note that it was made; False when an alarm has overtaken it."""
+        state = self.states[name]
+        if state.attempt is None:
+            return False
+        state.attempt, state.tried = None, attempt.rows
+        return True
+
+    async def _commit_states(self) -> None:
+        async with self._counting:  # between rounds: states and cursor belong together
+            await asyncio.to_thread(self._commit, self._cursor)
+
+    def _learn(self, name: str, attempt: Attempt) -> Outcome:
         definition = self.follower.definitions[name]
-        rows = list(self.store.ledger.traffic_since(since))
+        since = self.states[name].since
+        rows = list(self.store.ledger.traffic_since(since, attempt.last))
         small = [row.id for row in rows if row.model.startswith(name + MARK)]
-        known = lessons(definition, rows, checks=self.store.ledger.checks_of(small))
+        settings, most = self._effort(attempt)
+        checks = self.store.ledger.checks_of(small)
+        known = lessons(definition, rows, checks=checks, most=most)
         marks = self.follower.marks[name]
         sent = [to_send(request, marks) for request in known.requests]
         known = replace(known, requests=sent)
@@ -313,73 +359,20 @@ class Keeper:
             known,
             self.store,
             self.follower.large(name),
-            self.settings.learn,
+            settings,
             config=self.config,
             since=since,
             in_service=in_service,
             progress=self.progress,
         )
 
-    # Pointers.
-
-    def _move(self) -> None:
-        """Take every step that the evidence allows."""
-        pointers = self.store.versions.pointers()
-        for task, state in list(self.states.items()):
-            pointer = pointers.get(task)
-            if pointer is None:
-                continue
-            if state.serving is not None and state.serving.version != pointer.serving:
-                state.serving = None
-            if state.trial is not None and state.trial.version != getattr(
-                pointer, state.trial.role
-            ):
-                state.trial = None
-            if state.serving is not None and state.serving.watch.alarm:
-                self._alarm(task, state, state.serving, pointer)
-            elif state.trial is not None:
-                self._advance(task, state.trial, pointer)
-
-    def _advance(self, task: str, trial: Evidence, pointer: Pointer) -> None:
-        earned = verdict(trial, self.settings.trial_rows)
-        if earned == "refuse":
-            self._step(task, "refused", pointer, trial, CLOSED)
-        elif earned == "pass" and trial.role == SHADOW:
-            share = self.settings.canary_share
-            places = {"shadow": None, "canary": trial.version, "share": share}
-            self._step(task, "canary", pointer, trial, places)
-        elif earned == "pass":
-            places = {**CLOSED, "serving": trial.version, "previous": pointer.serving}
-            self._step(task, "promoted", pointer, trial, places)
-
-    def _alarm(self, task: str, state: TaskState, evidence: Evidence, pointer: Pointer) -> None:
-        """Close the threshold; what is learned next comes from the time since the drift began."""
-        artifact = self.store.versions.version(task, evidence.version).artifact
-        inputs = self._inputs.test(task, artifact)
-        known = {
-            "drift_from": evidence.since,
-            "inputs": None if inputs is None else asdict(inputs),
-        }
-        state.since, state.rows, state.tried = evidence.since, evidence.rows_since, 0
-        self._commit(self._cursor)
-        places = {**CLOSED, "serving": None, "previous": pointer.serving}
-        self._step(task, "alarm", pointer, evidence, places, known)
-
-    def _step(
-        self,
-        task: str,
-        kind: str,
-        pointer: Pointer,
-        evidence: Evidence,
-        places: Mapping[str, Any],
-        known: Mapping[str, Any] | None = None,
-    ) -> None:
-        summary = {**evidence.summary(), **(known or {})}
-        done = self.store.versions.move(
-            task, kind, version=evidence.version, evidence=summary, serial=pointer.serial, **places
-        )
-        if done:
-            self.progress.say(f"{task}{MARK}{evidence.version}: {kind}")
+    def _effort(self, attempt: Attempt) -> tuple[LearnSettings, int]:
+        """How much is learned, by how often that was cut off: settings, and requests at most."""
+        settings, cut_off = self.settings.learn, attempt.begun - 1
+        if cut_off < CUT_OFF:
+            return settings, MOST_ROWS
+        settings = replace(settings, students=(settings.students or (QUICK_STUDENT,))[:1])
+        return settings, max(MOST_ROWS >> (cut_off - CUT_OFF), 2 * self.settings.fewest)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -94,6 +94,7 @@ def lessons(
     traffic: Iterable[Recorded],
     *,
     checks: Mapping[str, Check] | None = None,
+    most: int = MOST_ROWS,
     seed: int = 0,
 ) -> Lessons:
     """Make lessons of a task's traffic.
@@ -102,6 +103,7 @@ def lessons(
         definition: The task.
         traffic: Recorded requests, oldest first; others than the task's are passed over.
         checks: Answers of the large model to requests that a small one had answered, by request id.
+        most: Requests at most, the latest.
         seed: Of the split into training and calibration rows.
 
     Raises:
@@ -114,7 +116,7 @@ def lessons(
             found = matcher.match(row.request)
             if found is not None:
                 rows.append((row, found[1]))
-    rows = rows[-MOST_ROWS:]
+    rows = rows[-most:]
     answers = [_large_answer(row, definition.name, checks or {}) for row, _ in rows]
     kind = kind_of([answer for answer in answers if answer is not None])
     if not kind.closed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pilotfish.infer.bounds import clopper_pearson_upper
@@ -110,6 +110,21 @@ def verdict(evidence: Evidence, rows: int) -> str:
     return "refuse" if watch.checks >= PATIENCE * rows else ""
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """Learning that is under way, or was cut off.
+
+    Attributes:
+        rows: Requests of the task when it began.
+        last: Number of the last recorded request that is learned from.
+        begun: How many times it was begun.
+    """
+
+    rows: int
+    last: int
+    begun: int = 0
+
+
 @dataclass
 class TaskState:
     """What is known of a task between two looks at the traffic.
@@ -118,6 +133,8 @@ class TaskState:
         since: Where the stretch of traffic begins that is learned from; 0: everything.
         rows: Its requests so far.
         tried: How many there were at the last attempt to learn, 0 without one.
+        attempt: Learning that is under way.
+        made: The outcome of learning whose version has not entered in shadow yet.
         large_cost: US dollars of the answers of the large model whose price is known.
         large_priced: How many these were.
         trial: Evidence on the version in shadow or canary.
@@ -129,6 +146,8 @@ class TaskState:
     tried: int = 0
     large_cost: float = 0.0
     large_priced: int = 0
+    attempt: Attempt | None = None
+    made: Mapping[str, Any] | None = None
     trial: Evidence | None = None
     serving: Evidence | None = None
 
@@ -139,8 +158,9 @@ class TaskState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        names = ("since", "rows", "tried", "large_cost", "large_priced")
+        names = ("since", "rows", "tried", "large_cost", "large_priced", "made")
         plain = {name: getattr(self, name) for name in names}
+        plain["attempt"] = None if self.attempt is None else asdict(self.attempt)
         for name in ("trial", "serving"):
             evidence = getattr(self, name)
             plain[name] = None if evidence is None else evidence.to_dict()
@@ -150,6 +170,8 @@ class TaskState:
     def from_dict(cls, values: Mapping[str, Any] | None) -> TaskState:
         """Inverse of :meth:`to_dict`; None is a task that was just found."""
         given = dict(values or {})
+        if given.get("attempt") is not None:
+            given["attempt"] = Attempt(**given["attempt"])
         for name in ("trial", "serving"):
             if given.get(name) is not None:
                 given[name] = Evidence.from_dict(given[name])

@@ -193,8 +193,16 @@ class Ledger:
             kept.update(dict.fromkeys(sorted(missing)[-MOST_GAPS:], now))
         return [recorded(row[1:]) for row in (*late, *rows)], Cursor(last, kept)
 
-    def traffic_since(self, moment: float, page: int = 1000) -> Iterator[Recorded]:
-        """Requests that came at or after a moment (seconds since 1970), in the order of their numbers."""
+    def traffic_since(
+        self, moment: float, until: int | None = None, page: int = 1000
+    ) -> Iterator[Recorded]:
+        """Requests that came at or after a moment (seconds since 1970), in the order of their numbers.
+
+        Args:
+            moment: When it begins.
+            until: The last number, as in :attr:`Cursor.last`; None for all.
+            page: Requests that are read at once.
+        """
         table = TRAFFIC.c
         columns = [table.id, *(column for column in table if column.name != "id")]
         first = sa.select(sa.func.min(table.id)).where(table.time >= moment)
@@ -202,6 +210,8 @@ class Ledger:
             last = (connection.execute(first).scalar() or 1) - 1
         while True:
             query = sa.select(*columns).where(table.id > last, table.time >= moment)
+            if until is not None:
+                query = query.where(table.id <= until)
             with self._database.read() as connection:
                 rows = connection.execute(query.order_by(table.id).limit(page)).all()
             if not rows:
