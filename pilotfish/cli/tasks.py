@@ -114,10 +114,14 @@ def _table(found: list[FoundTask], pointers: dict[str, Pointer]) -> None:
             f"{task.requests:,}",
             "unknown" if task.unpriced == task.requests else f"${task.cost:,.2f}",
             f"{task.small / task.requests:.0%}",
-            "" if task.servable is None else f"{task.servable:.0%}",
+            "no" if task.note else "" if task.servable is None else f"{task.servable:.0%}",
             version,
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for task in found:
+        if task.note:
+            console.print(f"{task.name}: {task.note}", markup=False, highlight=False)
 
 
 def _show(database: Store, name: str, as_json: bool) -> None:

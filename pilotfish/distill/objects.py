@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pilotfish.errors import BadAnswer
-from pilotfish.models.objects import FENCE, parse_object
+from pilotfish.models.objects import FENCE, canonical_value, parse_object
 
 Path = tuple[str, ...]
 
@@ -193,3 +193,15 @@ class Style:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+def agreement_by_field(pairs: Sequence[tuple[str, str | None]]) -> dict[str, tuple[int, int]]:
+    """For each field of small answers how often the large model's has the same, and of how many."""
+    out: dict[str, tuple[int, int]] = {}
+    for small, large in pairs:
+        other = {} if large is None else leaves(parse_object(large))
+        for path, value in leaves(parse_object(small)).items():
+            same = path in other and canonical_value(other[path]) == canonical_value(value)
+            agreed, seen = out.get(name_of(path), (0, 0))
+            out[name_of(path)] = (agreed + same, seen + 1)
+    return out

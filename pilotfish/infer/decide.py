@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import InputError
+from pilotfish.models.objects import same_object
 
 KINDS = ("label", "labels", "rating")
 SLACK = 1e-9
@@ -62,11 +63,15 @@ def decide(
 def agrees(small: str, large: str | None, kind: str, *, tolerance: float = 0.0) -> bool:
     """Whether two answers count as the same; an answer that did not parse (None) never agrees.
 
+    Extracted objects (``"extraction"``) are the same when every key holds the same value.
+
     >>> agrees('["a", "b"]', '["b", "a"]', "labels"), agrees("3", "3.5", "rating", tolerance=0.5)
     (True, True)
     """
     if large is None:
         return False
+    if kind == "extraction":
+        return same_object(small, large)
     if kind == "labels":
         return set(json.loads(small)) == set(json.loads(large))
     if kind == "rating":

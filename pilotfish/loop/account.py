@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import pilotfish
 from pilotfish.config import Price
+from pilotfish.distill.objects import agreement_by_field
 from pilotfish.infer.decide import agrees
 from pilotfish.loop import result as shown
 from pilotfish.loop.population import Population
@@ -212,6 +213,8 @@ def per_class(facts: Facts) -> list[shown.ClassRow]:
     it is a hint, not a promise.
     """
     population, served = facts.population, facts.served
+    if facts.task.kind == "extraction":
+        return per_field(facts)
     share: Counter[str] = Counter()
     small: Counter[str] = Counter()
     for answer, count, is_served in zip(facts.answers, population.counts, served, strict=True):
@@ -233,6 +236,18 @@ def per_class(facts: Facts) -> list[shown.ClassRow]:
             n=seen[label],
         )
         for label, count in share.most_common()
+    ]
+
+
+def per_field(facts: Facts) -> list[shown.ClassRow]:
+    """Per field of extracted objects: in how many it is, and how often the served ones agree on it."""
+    served, counts = facts.served, facts.population.counts
+    ids = [int(facts.population.unique_of[row]) for row in facts.settled.asked]
+    pairs = [(facts.answers[i], facts.teacher.answers[i]) for i in ids if served[i]]
+    small = float(counts[served].sum() / counts.sum())
+    return [
+        shown.ClassRow(label=name, share=n / len(pairs), served=small, agreement=same / n, n=n)
+        for name, (same, n) in agreement_by_field(pairs).items()
     ]
 
 

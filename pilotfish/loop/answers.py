@@ -6,7 +6,6 @@ few stray answers are let pass (they are no label, and count as disagreements), 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from pilotfish.errors import BadAnswer
 from pilotfish.loop.task import MAX_VALUES
+from pilotfish.models.objects import parse_object
 from pilotfish.models.parse import parse_label, parse_rating
 
 MOST_LABELS = 50
@@ -43,9 +43,17 @@ class Kind:
         """Whether students for closed answers can learn it."""
         return self.kind in ("label", "rating")
 
+    @property
+    def learned(self) -> bool:
+        """Whether a student can learn it."""
+        return self.closed or self.kind == "extraction"
+
     def parse(self, text: str) -> str | None:
-        """The canonical answer in a text, None when there is none."""
+        """The canonical answer in a text, None when there is none; an object stays as it was written."""
         try:
+            if self.kind == "extraction":
+                parse_object(text)
+                return text.strip()
             if self.kind == "label":
                 return parse_label(text, self.labels)
             return parse_rating(text, self.labels, scale=self.range)
@@ -115,13 +123,7 @@ def _labels(answers: Sequence[str]) -> Kind | None:
 
 def object_in(text: str) -> Mapping[str, object] | None:
     """The JSON object that a text is, with or without a code fence, or None."""
-    core = text.strip()
-    if core.startswith("```"):
-        core = core.strip("`").removeprefix("json").strip()
-    if not core.startswith("{"):
-        return None
     try:
-        value = json.loads(core)
-    except (ValueError, RecursionError):
+        return parse_object(text)
+    except BadAnswer:
         return None
-    return value if isinstance(value, dict) else None

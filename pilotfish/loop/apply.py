@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,12 +13,18 @@ import numpy as np
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import BudgetSpent, InputError
+from pilotfish.loop.answers import Kind
 from pilotfish.loop.artifact import OffloadedModel
+from pilotfish.loop.extraction import ExtractionModel, asks_for
+from pilotfish.loop.lessons import Parsed
 from pilotfish.loop.population import Population, populate
 from pilotfish.loop.rows import read_rows, write_rejects
 from pilotfish.loop.teacher import Budget, Teacher, closed_label
+from pilotfish.models.cached import CachedModel
+from pilotfish.models.protocols import Model
 from pilotfish.progress import Progress
-from pilotfish.store.store import open_store
+from pilotfish.records import Request
+from pilotfish.store.store import Store, open_store
 
 BATCH = 10_000  # inputs scored at once: a few hundred MB at most
 
@@ -117,9 +123,10 @@ def apply(
     calls, cached, cost = 0, 0, 0.0 if not open_ids or not use_large else None
     if use_large and open_ids:
         with open_store(store or config.store) as database:
+            asked, request_of = _large_of(model, database)
             teacher = Teacher(
-                closed_label(model.teacher.model, database),
-                lambda i: model.task.request(population.row(i)),
+                asked,
+                lambda i: request_of(population.row(i)),
                 budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             )
             with watch.stage("Asking the large model", len(open_ids)) as stage:
@@ -145,6 +152,22 @@ def apply(
         cached=cached,
         cost=cost,
     )
+
+
+def _large_of(
+    model: OffloadedModel, database: Store
+) -> tuple[Model, Callable[[Mapping[str, Any]], Request]]:
+    """The large model, paid for once, and how a row is asked."""
+    large, task = model.teacher.model, model.task
+    if not isinstance(model.small, ExtractionModel):
+        return closed_label(large, database), task.request
+    form = asks_for(model.small.student.asked)
+
+    def request_of(row: Mapping[str, Any]) -> Request:
+        asked = task.request(row, open_ended=True)
+        return replace(asked, params={**asked.params, **form})
+
+    return Parsed(CachedModel(large, database), Kind(task.kind)), request_of
 
 
 def _lines(

@@ -20,6 +20,7 @@ from typing import Any
 
 from pilotfish.config import Config
 from pilotfish.errors import BudgetSpent, ConfigError, InputError, ModelError, StoreError
+from pilotfish.loop.answers import Kind
 from pilotfish.loop.following import Follower, Item, Shares
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
@@ -270,7 +271,7 @@ class Keeper:
     def _is_due(self, name: str, state: TaskState, pointer: Pointer | None) -> bool:
         settings = self.settings
         kind = self.kinds().get(name)
-        if kind not in ("label", "rating") or self.follower.marks[name].get("local_only"):
+        if not Kind(kind or "").learned or self.follower.marks[name].get("local_only"):
             return False
         if settings.only and name not in settings.only:
             return False

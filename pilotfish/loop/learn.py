@@ -26,7 +26,7 @@ from pilotfish.loop.lessons import Definition, Lessons, Parsed
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, constraints
 from pilotfish.loop.report import render_report
 from pilotfish.loop.small import CERTIFY
-from pilotfish.loop.teach import FIRST_BATCH, teach
+from pilotfish.loop.teach import EVEN_BATCH, FIRST_BATCH, teach, teach_evenly
 from pilotfish.loop.teacher import Budget, Teacher
 from pilotfish.models.cached import CachedModel
 from pilotfish.models.load import load_encoder
@@ -233,7 +233,17 @@ class _Learning:
             answered = sorted(rng.choice(answered, MOST_ANSWERS, replace=False).tolist())
         with self.timed("ask"):
             teacher.ask(answered)
-            if len(answered) < min(FIRST_BATCH, len(population.train_ids)):
+            if not known.kind.closed:
+                more = teach_evenly(
+                    population,
+                    teacher,
+                    answered,
+                    limit=max(EVEN_BATCH - len(answered), 0),
+                    seed=plan.seed,
+                    progress=self.progress,
+                )
+                answered = [*answered, *more]
+            elif len(answered) < min(FIRST_BATCH, len(population.train_ids)):
                 more, _ = teach(
                     population,
                     known.task,

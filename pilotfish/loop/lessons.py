@@ -119,7 +119,7 @@ def lessons(
     rows = rows[-most:]
     answers = [_large_answer(row, definition.name, checks or {}) for row, _ in rows]
     kind = kind_of([answer for answer in answers if answer is not None])
-    if not kind.closed:
+    if not kind.learned:
         raise InputError(
             f"The answers of the task {definition.name!r} are {kind.kind}, not labels or ratings.",
             remedy="Only tasks with a closed set of answers, or ratings, are learned.",

@@ -103,6 +103,11 @@ def plan_of(
     Raises:
         InputError: One of them cannot be used.
     """
+    if kind == "extraction":
+        raise InputError(
+            "Got kind 'extraction', but an offload needs labels or a rating.",
+            remedy="Extraction is learned from the answers recorded in service: pilotfish learn",
+        )
     if labels:
         names = ", ".join(labels).replace("{", "{{").replace("}", "}}")
         prompt = prompt.replace("{labels}", names)

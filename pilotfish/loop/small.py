@@ -82,6 +82,7 @@ SMALL = Registry(
         "label": "pilotfish.loop.artifact:StudentModel",
         "labels": "pilotfish.loop.artifact:StudentModel",
         "rating": "pilotfish.loop.artifact:StudentModel",
+        "extraction": "pilotfish.loop.extraction:ExtractionModel",
         "text": "pilotfish.loop.reuse:ReuseModel",
     },
 )
@@ -93,6 +94,7 @@ CERTIFY = Registry(
         "label": "pilotfish.loop.certified:certify_student",
         "labels": "pilotfish.loop.certified:certify_student",
         "rating": "pilotfish.loop.certified:certify_student",
+        "extraction": "pilotfish.loop.extraction:certify_extraction",
     },
 )
 """Kind of a task to what makes and certifies a small model for it; all take the arguments of

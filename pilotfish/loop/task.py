@@ -24,7 +24,7 @@ class Task:
     Attributes:
         prompt: Template with ``{field}`` for the columns of the user's file.
         kind: ``"label"`` (one of a closed set), ``"labels"`` (any number of them) or ``"rating"``; a
-            learned version may also be of ``"text"``.
+            learned version may also be of ``"extraction"`` or ``"text"``.
         labels: The closed set; for ratings the values in ascending order, or empty with ``range``.
         tolerance: Ratings that differ by no more than this count as the same answer.
         range: Lowest and highest rating of a continuous scale, else None.
@@ -41,7 +41,7 @@ class Task:
     params: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in (*KINDS, "text"):
+        if self.kind not in (*KINDS, "extraction", "text"):
             raise InputError(f"Got kind {self.kind!r}, but expected one of {', '.join(KINDS)}.")
         if self.tolerance < 0:
             raise InputError(f"Got tolerance {self.tolerance}, but expected 0 or more.")

@@ -80,6 +80,7 @@ class FoundTask:
         small: How many a small model has answered.
         servable: Share that a small model could answer at an agreement of 0.95, estimated; None when
             that could not be told.
+        note: Why it cannot be learned, "" where it can or where that was not tried.
         examples: A few request ids.
         models: Who was asked, by the name in the request.
     """
@@ -98,6 +99,7 @@ class FoundTask:
     servable: float | None = None
     examples: tuple[str, ...] = ()
     models: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def saving(self) -> float | None:
@@ -294,8 +296,11 @@ def _task(
     for row in rows:
         asked[row.asked] = asked.get(row.asked, 0) + 1
     share: float | None = repeated(inputs)
-    if estimate and kind.closed and encoder is not None:
+    note = ""
+    if estimate and encoder is not None and kind.closed:
         share = try_closed(kind, prompt, inputs, answers, encoder)
+    elif estimate and encoder is not None and kind.kind == "extraction":
+        share, note = try_objects(kind, inputs, answers, encoder)
     return FoundTask(
         name=name,
         prompt=prompt,
@@ -311,6 +316,7 @@ def _task(
         servable=share,
         examples=tuple(row.id for row in rows[:3]),
         models=asked,
+        note=note,
     )
 
 
@@ -329,10 +335,7 @@ def try_closed(
     from pilotfish.loop.teach import QUICK_STUDENT
     from pilotfish.records import Inputs
 
-    pairs = {text: kind.parse(answer) for text, answer in zip(inputs, answers, strict=True)}
-    kept = [(text, label) for text, label in pairs.items() if label is not None]
-    step = max(1, len(kept) // ESTIMATED_ON)
-    kept = kept[::step][:ESTIMATED_ON]
+    kept = _parsed(kind, inputs, answers)
     labels = [label for _, label in kept]
     if len(kept) < FEWEST or len(set(labels)) < 2:
         return None
@@ -342,6 +345,25 @@ def try_closed(
     )
     outcome = try_student(QUICK_STUDENT, task, learnt, Constraint("agree", 0.95), encoder, seed=0)
     return outcome.servable
+
+
+def try_objects(
+    kind: Kind, inputs: Sequence[str], answers: Sequence[str], encoder: Encoder
+) -> tuple[float | None, str]:
+    """The same for extraction; where there is no share, the reason."""
+    from pilotfish.loop.extraction import try_extraction
+
+    kept = _parsed(kind, inputs, answers)
+    if len(kept) < FEWEST:
+        return None, ""
+    return try_extraction([text for text, _ in kept], [answer for _, answer in kept], encoder)
+
+
+def _parsed(kind: Kind, inputs: Sequence[str], answers: Sequence[str]) -> list[tuple[str, str]]:
+    """A sample of the different inputs, with their answers as the kind reads them."""
+    pairs = {text: kind.parse(answer) for text, answer in zip(inputs, answers, strict=True)}
+    kept = [(text, answer) for text, answer in pairs.items() if answer is not None]
+    return kept[:: max(1, len(kept) // ESTIMATED_ON)][:ESTIMATED_ON]
 
 
 def _shared_system(texts: Sequence[str]) -> str:

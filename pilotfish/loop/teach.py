@@ -8,6 +8,7 @@ Only training rows are used, so neither the choice nor the stopping touches the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ QUICK_STUDENT = "tfidf-embedding-linear"  # a second a round, and the usual winn
 FIRST_BATCH = 100
 POOL = 20_000  # inputs that selection looks at; more changes coverage of the space by < 1%
 FIRST_GAIN = 0.10  # coverage expected from the first doubling, before anything was seen
+EVEN_BATCH = 300  # answers to learn an extraction from, where there are fewer
 GIVE_UP = 800  # answers after which a student that can serve nothing is given up
 
 
@@ -110,6 +112,38 @@ def teach(
             proba = outcome.student.predict_proba(population.inputs.take(pool))
             chosen = uncertain_and_diverse(proba, vectors, more, exclude=asked, seed=seed)
     return [int(pool[i]) for i in asked], rounds
+
+
+def teach_evenly(
+    population: Population,
+    teacher: Teacher,
+    known: Collection[int],
+    *,
+    limit: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[int]:
+    """Ask about a uniform sample of the training inputs: for students that no quick one stands for.
+
+    Args:
+        population: What may be asked.
+        teacher: Answers, within its budget.
+        known: Unique inputs that were answered.
+        limit: Answers at most.
+        seed: Of the sample.
+        progress: Watches.
+
+    Returns:
+        The unique inputs that were asked about.
+    """
+    pool = np.setdiff1d(population.train_ids, list(known))
+    size = min(limit, len(pool), teacher.affordable(limit))
+    chosen = [int(i) for i in np.random.default_rng(seed).choice(pool, size, replace=False)]
+    with (progress or Progress()).stage(
+        "Asking the large model for training answers", len(chosen)
+    ) as stage:
+        teacher.ask(chosen, stage)
+    return chosen
 
 
 def _tell(stage: Stage, now: Round) -> None:

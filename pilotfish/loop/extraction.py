@@ -1,0 +1,241 @@
+"""Extraction tasks: a student that answers objects of one schema, made, certified and restored.
+
+What is different from labels is only how answers are made and compared: an object counts as right when
+every field is what the large model would have said. The rest of the loop is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from pilotfish.distill.calibrate import expected_calibration_error
+from pilotfish.distill.extraction import NAME, CrossFitted, Extraction, Objects, fit_extraction
+from pilotfish.distill.objects import asked_schema
+from pilotfish.errors import InputError
+from pilotfish.loop.certified import CertifiedStudent, answer_all
+from pilotfish.loop.estimate import disagreement_curve, servable
+from pilotfish.loop.plan import Plan
+from pilotfish.loop.population import Population
+from pilotfish.loop.result import RaceEntry
+from pilotfish.loop.settle import settle
+from pilotfish.loop.small import Files
+from pilotfish.loop.task import Task
+from pilotfish.loop.teacher import Teacher
+from pilotfish.loop.template import Template
+from pilotfish.models.load import load_encoder
+from pilotfish.models.protocols import Encoder
+from pilotfish.progress import Progress
+from pilotfish.records import Completion, Inputs, Request, canonical_json
+from pilotfish.store.artifacts import Artifact
+
+Scores = NDArray[np.float32]
+
+NOT_MINE = -1.0  # below any threshold
+OWN_SCHEMA = 0.9  # share of the requests that must ask for one schema, for it to be the task's
+TIMED = 200  # inputs of which the speed is measured
+
+
+def asks_for(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The request parameters that ask for a schema; none without one."""
+    if schema is None:
+        return {}
+    named = {"name": "answer", "schema": dict(schema)}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+class ExtractionModel:
+    """An extraction student as a model.
+
+    Args:
+        student: Gives objects and scores.
+        task: What it answers.
+        name: The name its answers carry.
+    """
+
+    def __init__(self, student: Extraction, task: Task, name: str) -> None:
+        self.student = student
+        self.task = task
+        self.name = name
+        self.template = Template(task.prompt)
+
+    @property
+    def technique(self) -> str:
+        """The name of the student."""
+        return self.student.name
+
+    @classmethod
+    def restore(cls, artifact: Artifact, task: Task, name: str) -> ExtractionModel:
+        """The student of an artifact; see :meth:`pilotfish.loop.small.Small.restore`."""
+        card, arrays = artifact.json("student"), artifact.tensors("student")
+        return cls(Extraction.restore(card, arrays, load_encoder), task, name)
+
+    def renamed(self, name: str) -> ExtractionModel:
+        """The same under another name."""
+        return ExtractionModel(self.student, self.task, name)
+
+    def files(self) -> Files:
+        """What to store of it."""
+        return self.student.files()
+
+    def answer(self, inputs: Inputs) -> tuple[list[str], Scores]:
+        """Answers and scores of many inputs at once."""
+        return self.student.predict(inputs)
+
+    def answer_requests(self, requests: Sequence[Request]) -> tuple[list[str], Scores]:
+        """The same of requests; one that asks for another schema gets a score below any threshold."""
+        fields = [self._fields(request) for request in requests]
+        texts = ["" if one is None else self.template.input_text(one) for one in fields]
+        answers, scores = self.student.predict(texts)
+        scores[[one is None for one in fields]] = NOT_MINE
+        return answers, scores
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request; one that is not this task's gets a score below any threshold."""
+        answers, scores = self.answer_requests([request])
+        return Completion(answers[0], self.name, cost=0.0, extra={"score": float(scores[0])})
+
+    def _fields(self, request: Request) -> Mapping[str, Any] | None:
+        wanted = asked_schema(request.params)
+        if wanted is not None and (
+            self.student.asked is None
+            or canonical_json(wanted) != canonical_json(dict(self.student.asked))
+        ):
+            return None
+        fields: Mapping[str, Any] | None = request.tags.get("fields")
+        return self.template.match(request.prompt) if fields is None else fields
+
+
+def schema_asked(requests: Sequence[Request]) -> dict[str, Any] | None:
+    """The JSON schema that nearly all requests ask for, or None."""
+    schemas = [asked_schema(request.params) for request in requests]
+    texts = [None if schema is None else canonical_json(schema) for schema in schemas]
+    usual = max(set(texts), key=texts.count) if texts else None
+    if usual is None or texts.count(usual) < OWN_SCHEMA * len(texts):
+        return None
+    return schemas[texts.index(usual)]
+
+
+def objects_from(
+    population: Population, teacher: Teacher, ids: Sequence[int]
+) -> tuple[Inputs, Objects, NDArray[np.float64]]:
+    """Inputs, recorded objects and weights of the training rows that were answered with an object."""
+    parsed = [i for i in ids if teacher.answers.get(i) is not None]
+    objects = Objects.of([str(teacher.answers[i]) for i in parsed])
+    return population.inputs.take(parsed), objects, population.train_weights[parsed]
+
+
+def certify_extraction(
+    plan: Plan,
+    task: Task,
+    population: Population,
+    teacher: Teacher,
+    encoder: Encoder,
+    ids: list[int],
+    *,
+    name: str,
+    horizon: int,
+    affordable: Callable[[], int],
+    timed: Callable[[str], AbstractContextManager[None]],
+    progress: Progress,
+) -> CertifiedStudent:
+    """Fit the student on the answers of ``ids``, and certify it on calibration rows.
+
+    Arguments as of :func:`pilotfish.loop.certified.certify_student`.
+
+    Raises:
+        InputError: A field cannot be learned; the message says which and why.
+    """
+    with timed("race"):
+        inputs, objects, weights = objects_from(population, teacher, ids)
+        asked = schema_asked([teacher.requests(i) for i in ids])
+        began = perf_counter()
+        # Small matrices: more threads make these fits slower.
+        with progress.stage("Learning each field", None), threadpool_limits(limits=1):
+            fitted = fit_extraction(
+                inputs, objects, weights=weights, encoder=encoder, asked=asked, seed=plan.seed
+            )
+        target = plan.agreement
+        share = servable(fitted.scores, fitted.agreed, weights, target=target.target, on=target.on)
+        small = ExtractionModel(fitted.student, task, name)
+        entry = _entry(fitted, weights, share, perf_counter() - began, inputs)
+        answers, scores = answer_all(small, population, progress)
+    with timed("certify"):
+        settled = settle(
+            population,
+            task,
+            teacher,
+            small=answers,
+            scores=scores,
+            constraints=plan.constraints,
+            delta=plan.delta,
+            expected=disagreement_curve(fitted.scores, fitted.agreed, weights),
+            horizon=horizon,
+            affordable=affordable(),
+            servable=share,
+            fewest=plan.fewest_rows,
+            seed=plan.seed,
+            progress=progress,
+        )
+    return CertifiedStudent(small, [entry], answers, scores, settled)
+
+
+def _entry(
+    fitted: CrossFitted,
+    weights: NDArray[np.float64],
+    share: float,
+    seconds: float,
+    inputs: Inputs,
+) -> RaceEntry:
+    """The student's line in the report."""
+    some = inputs.take(range(min(len(inputs), TIMED)))
+    began = perf_counter()
+    fitted.student.predict(some)
+    batch = perf_counter() - began
+    single = []
+    for text in some.texts[:20]:
+        began = perf_counter()
+        fitted.student.predict([text])
+        single.append(perf_counter() - began)
+    right = np.clip(fitted.scores, 1e-7, 1 - 1e-7)
+    loss = -np.log(np.where(fitted.agreed, right, 1 - right))
+    return RaceEntry(
+        student=NAME,
+        agreement=float(np.average(fitted.agreed, weights=weights)),
+        coverage=share,
+        log_loss=float(loss.mean()),
+        ece=expected_calibration_error(fitted.scores, fitted.agreed),
+        fit_seconds=seconds,
+        per_second=len(some) / batch,
+        p50_ms=float(np.median(single) * 1e3),
+        chosen=True,
+    )
+
+
+def try_extraction(
+    texts: Sequence[str], answers: Sequence[str], encoder: Encoder, *, target: float = 0.95
+) -> tuple[float | None, str]:
+    """The share that a student could answer, cross-fitted on recorded answers; or why there is none.
+
+    Args:
+        texts: ``n`` different inputs.
+        answers: What the large model said.
+        encoder: For the classifiers.
+        target: Agreement in (0, 1).
+
+    Returns:
+        The share in [0, 1] and "", or None and the reason.
+    """
+    try:
+        with threadpool_limits(limits=1):
+            fitted = fit_extraction(Inputs(texts), Objects.of(answers), encoder=encoder)
+    except InputError as error:
+        return None, error.message
+    ones = np.ones(len(texts))
+    return servable(fitted.scores, fitted.agreed, ones, target=target), ""
