@@ -148,7 +148,7 @@ class Traffic:
             StoreError: They could not be written; none of them was.
         """
         if again:
-            group = group.without(self._known(group.rows))
+            group = group.without(self.known(group.rows))
         if not group.rows:
             return
         remaining = iter(group.rows.values())
@@ -171,7 +171,8 @@ class Traffic:
             rows.append((*key, *(getattr(sums, name) for name in ADDED), histogram.pack()))
         connection.exec_driver_sql(self._upsert, rows)
 
-    def _known(self, ids: Iterable[str]) -> set[str]:
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Those of these request ids that are there."""
         found: set[str] = set()
         remaining = iter(ids)
         while page := list(islice(remaining, 500)):
