@@ -156,6 +156,17 @@ def learned(folder: Path, fails: bool = False) -> Iterator[Model]:
 
 
 @contextmanager
+def policy(folder: Path, fails: bool = False) -> Iterator[Model]:
+    """A fitted router; whom it asks does not matter here."""
+    from pilotfish.infer.routing import fit_routing
+    from tests.infer.test_replay import topics
+
+    parts = (topics(60, seed=seed) for seed in range(3))
+    fit_routing(*parts, policy="average").save(folder / "policy")
+    yield declared("policy", fails, by=str(folder / "policy"))
+
+
+@contextmanager
 def fuse(folder: Path, fails: bool = False) -> Iterator[Model]:
     yield declared("fuse", fails, top=1)
 
@@ -286,13 +297,39 @@ STUDENTS = {
     "transformer": StudentRow(prepared=tiny_transformer),
 }
 
+
+def steered_row(kind: str, members: int) -> ModelRow:
+    """A composite of tiny token models, as pilotfish.toml declares it."""
+
+    @contextmanager
+    def steered(folder: Path) -> Iterator[Model]:
+        from pilotfish.models.load import Models
+        from tests.models import tiny_gguf
+
+        names = [f"tiny-{seed}" for seed in range(members)]
+        tables: dict[str, Any] = {"whole": {"kind": kind, "models": names}}
+        for seed, name in enumerate(names):
+            path = tiny_gguf.write(folder / f"{name}.gguf", tiny_gguf.random_weights(seed))
+            tables[name] = {"backend": "llama.cpp", "model": str(path), "threads": 1}
+        models = Models(Config(models=tables))
+        yield models.load("whole")
+        for model in models.built().values():
+            model.close()  # type: ignore[attr-defined]
+
+    return ModelRow(steered, steered, bad=Request.of("far too long " * 5000))
+
+
 COMPOSITES = {
     "cascade": ModelRow(cascade, lambda folder: cascade(folder, fails=True)),
     "fallback": ModelRow(fallback, lambda folder: fallback(folder, fails=True)),
     "router": ModelRow(router, lambda folder: router(folder, fails=True)),
+    "policy": ModelRow(policy, lambda folder: policy(folder, fails=True)),
     "learned": ModelRow(learned, lambda folder: learned(folder, fails=True)),
     "fuse": ModelRow(fuse, lambda folder: fuse(folder, fails=True)),
     "narrow": ModelRow(narrow, lambda folder: narrow(folder, fails=True)),
+    "contrast": steered_row("contrast", 2),
+    "proxy-tuned": steered_row("proxy-tuned", 3),
+    "mixed": steered_row("mixed", 2),
 }
 
 CLASSIFIERS: dict[str, Callable[[Path], Classifier]] = {

@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pilotfish.cli.dials import (
+    Agree,
+    AgreeOn,
+    Large,
+    MaxCost,
+    MaxLatency,
+    MinQuality,
+    Pattern,
+    StrongShare,
+    cell,
+    dials_from,
+)
 from pilotfish.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +29,11 @@ if TYPE_CHECKING:
 _SHOWN = (
     "quality",
     "cost",
+    "latency",
     "strong_share",
+    "agreement",
+    "large_quality",
+    "large_cost",
     "quality_at_single_cost",
     "aiq",
     "apgr",
@@ -28,16 +44,28 @@ _SHOWN = (
 
 def replay(
     outcomes: Annotated[
-        Path, typer.Argument(help="Recorded outcomes (.parquet, .jsonl, .csv); see the guide.")
+        str,
+        typer.Argument(
+            help="Recorded outcomes (.parquet, .jsonl, .csv), or the URL of the gateway's store "
+            "(sqlite:///...)."
+        ),
     ],
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="A predictor (kernel, knn:k=5); cascade, cascade-routing or reservation with a "
-            "judge (cascade:learned, cascade:SIGNAL); single, random or oracle; repeat to compare. "
-            "Default: single, knn, stacked, oracle."
+            help="A predictor (kernel, knn:k=5); cascade, synergy, cascade-routing, reservation or "
+            "verification-pomdp with a judge (cascade:learned, cascade:SIGNAL); single, random or "
+            "oracle; repeat to compare. Default: single, knn, stacked, oracle."
         ),
     ] = None,
+    max_cost: MaxCost = None,
+    strong_share: StrongShare = None,
+    min_quality: MinQuality = None,
+    max_latency: MaxLatency = None,
+    agree: Agree = None,
+    agree_on: AgreeOn = "quality",
+    pattern: Pattern = "",
+    large: Large = "",
     models: Annotated[str, typer.Option(help="Models to use, comma-separated.")] = "",
     prompt: Annotated[str, typer.Option(help="Column of the question.")] = "",
     column: Annotated[
@@ -70,15 +98,26 @@ def replay(
 ) -> None:
     """Replay policies on recorded outcomes: quality, cost, APGR, CPT, AIQ with 95% intervals.
 
+    With a dial (--max-cost, --strong-share, --min-quality, --max-latency, --agree), each policy's
+    setting is chosen on questions that are fitted on, and measured on the others.
+
     Example: pilotfish replay outcomes.parquet --policy knn --policy stacked --plot curves.svg
     """
     from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.replay import replay as run
 
-    recorded = read(outcomes, models, prompt, column, price, answer_tokens)
+    dials = dials_from(max_cost, strong_share, min_quality, max_latency, agree, agree_on, pattern)
+    recorded = recorded_in(outcomes, models, prompt, column, price, answer_tokens)
     wanted = policy or ["single", "knn", "stacked", "oracle"]
     scores = run(
-        recorded, wanted, fit=fit, seeds=seeds, samples=samples, encoder=load_joined(encoder)
+        recorded,
+        wanted,
+        dials=dials,
+        large=large,
+        fit=fit,
+        seeds=seeds,
+        samples=samples,
+        encoder=load_joined(encoder),
     )
     if plot is not None:
         from pilotfish.loop.routing_plot import draw_curves
@@ -88,6 +127,27 @@ def replay(
         typer.echo(json.dumps([_row(score) for score in scores]))
         return
     _print(scores, recorded, seeds)
+
+
+def is_store(source: str) -> bool:
+    """Whether outcomes are to be read from the gateway's store."""
+    return "://" in source
+
+
+def recorded_in(source: str, models: str, *options: Any) -> Outcomes:
+    """Outcomes of a file, or of the gateway's store in the order in which they came."""
+    if not is_store(source):
+        return read(Path(source), models, *options)
+    from pilotfish.infer.stored_outcomes import read_stored_outcomes
+    from pilotfish.store import open_store
+
+    store = open_store(source)
+    try:
+        found = read_stored_outcomes(store)[0]
+    finally:
+        store.close()
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    return found.select(names) if names else found
 
 
 def read(
@@ -145,7 +205,10 @@ def _row(score: Score) -> dict[str, Any]:
         {"cost": cost, "quality": None if quality != quality else quality}
         for cost, quality in score.curve.tolist()
     ]
-    return {"policy": score.policy, "measures": measures, "curve": curve}
+    point = (
+        None if score.point is None else dict(zip(("cost", "quality"), score.point, strict=True))
+    )
+    return {"policy": score.policy, "measures": measures, "point": point, "curve": curve}
 
 
 def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
@@ -159,7 +222,7 @@ def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
         table.add_column(score.policy, justify="right")
     for name in shown:
         found = [score.measures.get(name) for score in scores]
-        cells = ["" if one is None else _cell(one.value, one.low, one.high) for one in found]
+        cells = ["" if one is None else cell(one) for one in found]
         table.add_row(name.replace("_", " "), *cells)
     console = Console()
     console.print(
@@ -168,10 +231,3 @@ def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
         end="\n\n",
     )
     console.print(table)
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    half = (high - low) / 2
-    if abs(value) >= 0.01 or value == 0:
-        return f"{value:.3f} ±{half:.3f}"
-    return f"{value:.2e} ±{half:.0e}"

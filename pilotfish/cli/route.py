@@ -1,23 +1,36 @@
-"""``pilotfish route fit`` and ``route tune``: make a router from outcomes or the gateway's store."""
+"""``pilotfish route fit`` and ``route tune``: make a policy from outcomes or the gateway's store."""
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pilotfish.cli.dials import (
+    Agree,
+    AgreeOn,
+    Large,
+    MaxCost,
+    MaxLatency,
+    MinQuality,
+    Pattern,
+    StrongShare,
+    as_values,
+    cell,
+    dials_from,
+)
 from pilotfish.errors import InputError
 
 if TYPE_CHECKING:
     from pilotfish.infer.outcomes import Outcomes
-    from pilotfish.infer.routing import Tuned
+    from pilotfish.infer.routing import Routing
 
 route = typer.Typer(
     name="route",
-    help="Fit a router on recorded outcomes, or tune one to another budget.",
+    help="Fit a policy on recorded outcomes, or tune one to another budget.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,11 +39,6 @@ _Source = Annotated[
     str,
     typer.Argument(help="A file of outcomes, or the URL of the gateway's store (sqlite:///...)."),
 ]
-_Cost = Annotated[float | None, typer.Option(help="Most that a request may cost in the mean.")]
-_Share = Annotated[
-    float | None, typer.Option(help="Share of requests that may go to the best model.")
-]
-_Quality = Annotated[float | None, typer.Option(help="Least mean quality, at the least cost.")]
 _Models = Annotated[str, typer.Option(help="Models to use, comma-separated.")]
 _Prompt = Annotated[str, typer.Option(help="Column of the question.")]
 _Column = Annotated[
@@ -40,6 +48,7 @@ _Price = Annotated[
     list[str] | None, typer.Option(help="MODEL=INPUT,OUTPUT: dollars per million tokens.")
 ]
 _Tokens = Annotated[float, typer.Option(help="With --price: tokens of an answer without text.")]
+_Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -47,15 +56,35 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")
 def fit(
     outcomes: _Source,
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
-    predictor: Annotated[
-        str, typer.Option(help="A quality predictor with its settings, e.g. knn:k=20.")
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="A quality predictor with its settings (knn:k=20), or a policy that judges answers "
+            "with its judge (cascade:learned); as for pilotfish replay."
+        ),
     ] = "stacked",
-    max_cost: _Cost = None,
-    strong_share: _Share = None,
-    min_quality: _Quality = None,
+    max_cost: MaxCost = None,
+    strong_share: StrongShare = None,
+    min_quality: MinQuality = None,
+    max_latency: MaxLatency = None,
+    agree: Agree = None,
+    agree_on: AgreeOn = "quality",
+    pattern: Pattern = "",
+    large: Large = "",
     held_out: Annotated[
-        float, typer.Option(help="Share of the questions that the dial is set on.")
-    ] = 0.3,
+        float,
+        typer.Option(help="Share of the questions held out: half sets the dial, half measures."),
+    ] = 0.4,
+    narrow: Annotated[
+        int,
+        typer.Option(
+            help="For closed labels: a model that is asked after another one chooses from that one's "
+            "likeliest N labels. 0: from all."
+        ),
+    ] = 0,
+    hint: Annotated[
+        bool, typer.Option(help="With --narrow: it is told their probabilities as well.")
+    ] = False,
     models: _Models = "",
     prompt: _Prompt = "",
     column: _Column = None,
@@ -64,52 +93,59 @@ def fit(
     encoder: Annotated[
         str, typer.Option(help="Encoder of predictors that embed; several with + between.")
     ] = "static",
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: _Seed = 0,
     as_json: _Json = False,
 ) -> None:
-    """Fit a router; `[models.NAME] kind = "router", by = "FOLDER"` serves it.
+    """Fit a policy; `[models.NAME] kind = "policy", by = "FOLDER"` serves it.
 
-    A store is split by time: the newest questions set the dial. A file is split at random.
+    A store is split by time: the newest questions are held out. A file is split at random.
 
     Example: pilotfish route fit outcomes.parquet --out router --max-cost 0.001
     """
     from pilotfish.infer.predictors.joined import load_joined
-    from pilotfish.infer.replay import parse_settings
-    from pilotfish.infer.routing import fit_routing
+    from pilotfish.infer.routing import Narrowing, fit_routing
 
-    learn, tune = _parts(outcomes, 1 - held_out, seed, models, prompt, column, price, answer_tokens)
-    name, _, rest = predictor.partition(":")
+    dials = dials_from(max_cost, strong_share, min_quality, max_latency, agree, agree_on, pattern)
+    sizes = (1 - held_out, held_out / 2, held_out / 2)
+    learn, choose, check = _parts(
+        outcomes, sizes, seed, models, prompt, column, price, answer_tokens
+    )
     made = fit_routing(
         learn,
-        tune,
-        predictor=name,
-        settings=parse_settings(rest),
+        choose,
+        check,
+        policy=policy,
+        dials=dials,
+        large=large,
         encoder=load_joined(encoder),
+        narrowing=Narrowing(narrow, hint) if narrow else None,
         seed=seed,
-        max_cost=max_cost,
-        strong_share=strong_share,
-        min_quality=min_quality,
     )
-    source = {"outcomes": _shown(outcomes), "fitted_on": len(learn), "tuned_on": len(tune)}
+    source = {"outcomes": _shown(outcomes), "fitted_on": len(learn), "tuned_on": len(choose)}
     made.save(out, learned_from=source)
-    _say(made.tuned, out, as_json)
+    _say(made, out, as_json)
 
 
 @route.command()
 def tune(
     artifact: Annotated[Path, typer.Argument(help="Folder that `pilotfish route fit` made.")],
     outcomes: _Source,
-    max_cost: _Cost = None,
-    strong_share: _Share = None,
-    min_quality: _Quality = None,
+    max_cost: MaxCost = None,
+    strong_share: StrongShare = None,
+    min_quality: MinQuality = None,
+    max_latency: MaxLatency = None,
+    agree: Agree = None,
+    agree_on: AgreeOn = "quality",
+    pattern: Pattern = "",
     models: _Models = "",
     prompt: _Prompt = "",
     column: _Column = None,
     price: _Price = None,
     answer_tokens: _Tokens = 0.0,
+    seed: _Seed = 0,
     as_json: _Json = False,
 ) -> None:
-    """Set another dial, on outcomes that the router was not fitted on.
+    """Set other dials, on outcomes that the policy was not fitted on: half sets, half measures.
 
     Example: pilotfish route tune router newer.parquet --strong-share 0.2
     """
@@ -117,71 +153,86 @@ def tune(
     from pilotfish.infer.routing import Routing, tune_routing
     from pilotfish.store.artifacts import load_artifact
 
+    dials = dials_from(max_cost, strong_share, min_quality, max_latency, agree, agree_on, pattern)
     card = load_artifact(artifact).card
     routing = Routing.load(artifact, load_joined)
-    recorded = _recorded(outcomes, models, prompt, column, price, answer_tokens)
-    tuned = tune_routing(
-        routing,
-        recorded,
-        max_cost=max_cost,
-        strong_share=strong_share,
-        min_quality=min_quality,
-    )
-    source = {**card.learned_from, "tuned_on": len(recorded), "tuned_with": _shown(outcomes)}
+    choose, check = _parts(outcomes, (0.5, 0.5), seed, models, prompt, column, price, answer_tokens)
+    tuned = tune_routing(routing, choose, check, dials, seed=seed)
+    source = {**card.learned_from, "tuned_on": len(choose), "tuned_with": _shown(outcomes)}
     tuned.save(artifact, name=card.name, learned_from=source)
-    _say(tuned.tuned, artifact, as_json)
-
-
-def _is_store(source: str) -> bool:
-    return "://" in source
+    _say(tuned, artifact, as_json)
 
 
 def _shown(source: str) -> str:
     """Without the password of a URL."""
-    if not _is_store(source):
+    from pilotfish.cli.replay import is_store
+
+    if not is_store(source):
         return source
     import sqlalchemy as sa
 
     return sa.make_url(source).render_as_string(hide_password=True)
 
 
-def _recorded(source: str, *options: Any) -> Outcomes:
-    from pilotfish.cli.replay import read
+def _parts(source: str, sizes: tuple[float, ...], seed: int, *options: Any) -> list[Outcomes]:
+    """A store by time, the oldest first; a file at random."""
+    from pilotfish.cli.replay import is_store, recorded_in
+    from pilotfish.infer.replay import shares
 
-    if not _is_store(source):
-        return read(Path(source), *options)
-    from pilotfish.infer.stored_outcomes import read_stored_outcomes
-    from pilotfish.store import open_store
-
-    store = open_store(source)
-    try:
-        return read_stored_outcomes(store)[0]
-    finally:
-        store.close()
-
-
-def _parts(source: str, share: float, seed: int, *options: Any) -> tuple[Outcomes, Outcomes]:
-    if not 0 < share < 1:
-        raise InputError(f"Got --held-out {1 - share:g}, but expected a share between 0 and 1.")
-    found = _recorded(source, *options)
-    if not _is_store(source):
-        return found.split(seed, fit=share)
-    cut = round(share * len(found))
-    if not 2 <= cut < len(found):
-        raise InputError(f"The store holds {len(found)} judged answers, but 4 at least are needed.")
-    return found.take(slice(0, cut)), found.take(slice(cut, None))
+    if not all(0 < size < 1 for size in sizes):
+        raise InputError(f"Got --held-out {1 - sizes[0]:g}, but expected a share between 0 and 1.")
+    found = recorded_in(source, *options)
+    if not is_store(source):
+        return shares(found, sizes, seed)
+    cuts = [0, *(round(sum(sizes[: i + 1]) * len(found)) for i in range(len(sizes)))]
+    if any(b - a < 2 for a, b in itertools.pairwise(cuts)):
+        raise InputError(
+            f"The store holds {len(found)} judged answers, but each of the {len(sizes)} parts needs 2."
+        )
+    return [found.take(slice(a, b)) for a, b in itertools.pairwise(cuts)]
 
 
-def _say(tuned: Tuned, folder: Path, as_json: bool) -> None:
+def _say(made: Routing, folder: Path, as_json: bool) -> None:
+    from pilotfish.infer.operating import certificate_of
+
+    measured = made.measured
+    assert measured is not None  # both commands have measured it
+    certificate = certificate_of(made.policy)
     if as_json:
-        values = dataclasses.asdict(tuned)
-        clean = {k: None if v != v else v for k, v in values.items()}
-        typer.echo(json.dumps({**clean, "artifact": str(folder)}))
+        values: dict[str, Any] = {
+            "artifact": str(folder),
+            "policy": made.family.name,
+            "models": list(made.classes),
+            "large": made.large,
+            **as_values(measured),
+        }
+        if certificate is not None:
+            values["certificate"] = json.loads(certificate.to_json())
+        typer.echo(json.dumps(values))
         return
-    cost = "unknown" if tuned.cost != tuned.cost else f"{tuned.cost:.6g}"
-    best = "unknown" if tuned.best_cost != tuned.best_cost else f"{tuned.best_cost:.6g}"
+    got = measured.measures
     typer.echo(
-        f"{folder}: quality {tuned.quality:.4f} at a mean cost of {cost} on {tuned.questions:,} "
-        f"questions held out; {tuned.strong_share:.0%} go to {tuned.best_single}, which alone has "
-        f"{tuned.best_quality:.4f} at {best}."
+        f"{folder}: measured on {measured.questions:,} questions that nothing was chosen on (value and "
+        "half the width of its 95% interval):"
+        if certificate is None
+        else f"{folder}: on the {measured.questions:,} questions that certify it:"
     )
+    alone = {"quality": "large_quality", "cost": "large_cost"}
+    for name in ("quality", "cost", "latency", "strong_share", "agreement"):
+        if name not in got:
+            continue
+        line = f"  {name.replace('_', ' '):13} {cell(got[name])}"
+        if alone.get(name) in got:
+            line += f"   ({made.large} alone: {cell(got[alone[name]])})"
+        typer.echo(line)
+    if certificate is not None and certificate.threshold is None:
+        typer.echo(
+            f"  nothing could be certified ({certificate.reason}): all requests go to {made.large}",
+            err=True,
+        )
+    elif certificate is not None:
+        promised = certificate.constraints[0].target
+        typer.echo(
+            f"  promise       {promised:.0%} at least as {made.large}; at most {certificate.bound:.1%} "
+            f"are not, with {1 - certificate.delta:.0%} confidence"
+        )

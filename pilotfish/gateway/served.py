@@ -311,7 +311,7 @@ class Served:
             return member_specs(name, self.config)[-1]
         if table.get("kind") == "learned":
             return member_specs(name, self.config)[0]
-        if self._kind(name) == "artifact":
+        if self._kind(name) in ("artifact", "policy"):
             spec = self._served[name].spec if name in self._served else name
             return getattr(self._models.built().get(spec), "large", None)
         return None

@@ -1,18 +1,14 @@
 """Policies replayed on recorded outcomes: fitted on some questions, measured on the others.
 
 All policies see the same splits, and the bootstrap draws the same questions for all of them. A policy
-is named in one line:
-
-- a quality predictor, ``kernel`` or ``knn:k=5,prior=0``: routing by price over what it predicts;
-- ``cascade:JUDGE``: the frontier of all chains, judged by a learned scorer (``cascade:learned``) or by a
-  recorded signal (``cascade:probability``); ``cascade-routing:JUDGE`` and ``reservation:JUDGE`` likewise;
-- ``single``: the best single model of the part that was fitted on; ``random``; ``oracle``, the
-  cheapest of the best answers, which nothing can beat.
+is named in one line, see :mod:`pilotfish.infer.families`; besides there is ``oracle``, the cheapest of
+the best answers, which nothing can beat. Without a dial, the curve of all settings is measured. With
+one, the setting is chosen on a part of the questions that were fitted on, and what it does on the
+others is measured, as it would be in service.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.errors import InputError, UnknownName
+from pilotfish.errors import InputError
 from pilotfish.infer import scoreboard as sb
+from pilotfish.infer.families import (
+    PLAIN,
+    Family,
+    check_name,
+    fit_family,
+    parse_settings,
+    points_of,
+)
+from pilotfish.infer.operating import Dials, columns_of, operate
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
-from pilotfish.infer.predictors.predictor import fit_predictor
-from pilotfish.infer.replayed_judges import JUDGED, judged_points
 from pilotfish.models.protocols import Encoder
 
-BASELINES = ("single", "random", "oracle")
+__all__ = ["Score", "parse_settings", "replay", "route_points", "shares"]
+
 WEIGHTS = 40
+ORACLE = "oracle"
+_POINTS = ("single", ORACLE)  # one setting: no curve to measure
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,21 @@ class Score:
 
     Attributes:
         policy: As it was named.
-        measures: By name, each with its interval. ``quality``, ``cost`` and ``strong_share`` are those
-            of its best setting; ``quality_at_single_cost`` is at the cost of the best single model;
+        measures: By name, each with its interval. ``quality``, ``cost``, ``latency`` and ``strong_share``
+            are those of its setting: without a dial the best one in hindsight, with one the setting that
+            was chosen, and then ``agreement`` with the large model is there if that was promised.
+            ``quality_at_single_cost`` is at the cost of the best single model;
             ``aiq``, and for two models ``apgr``, ``cpt50`` and ``cpt80``, are those of
             :mod:`pilotfish.infer.scoreboard`.
         curve: Mean quality at a range of mean costs ``[points, 2]``, cost first; NaN where it cannot
             go so low. Empty without costs.
+        point: Mean cost and quality of the setting that a dial chose, or None.
     """
 
     policy: str
     measures: Mapping[str, sb.Interval]
     curve: NDArray[np.float64]
+    point: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,15 @@ class _Part:
     fit: Outcomes
     test: Outcomes
     points: dict[str, sb.Points]
+    chosen: dict[str, dict[str, Floats]]  # with a dial: what the chosen setting did, by measure
 
 
 def replay(
     outcomes: Outcomes,
     policies: Sequence[str],
     *,
+    dials: Dials | None = None,
+    large: str = "",
     fit: float = 0.5,
     seeds: int = 3,
     samples: int = 200,
@@ -74,7 +87,10 @@ def replay(
 
     Args:
         outcomes: What was recorded.
-        policies: Names as in the module's text.
+        policies: Names as in :mod:`pilotfish.infer.families`, and ``oracle``.
+        dials: What a user wants: then each policy's setting is chosen on three tenths of the questions to
+            fit on; half of these certify what is promised. Default: the whole curve.
+        large: Name of the large model that a dial counts; default the best one.
         fit: Share or number of the questions to fit on.
         seeds: Splits.
         samples: Bootstrap draws for the 95% intervals; 0 gives none.
@@ -82,16 +98,84 @@ def replay(
 
     Raises:
         UnknownName: A policy, predictor or signal has no such name.
-        InputError: The outcomes do not hold what a policy needs.
+        InputError: The outcomes do not hold what a policy needs, or no setting keeps a dial.
     """
+    wanted = dials or Dials()
     for name in policies:
-        _maker(name, outcomes)
+        if name != ORACLE:
+            check_name(name, outcomes, also=(ORACLE,))
     parts = []
     for seed in range(seeds):
         learn, test, rows = _split(outcomes, seed, fit)
-        points = {name: _maker(name, outcomes)(learn, test, seed, encoder) for name in policies}
-        parts.append(_Part(rows, learn, test, points))
+        points, chosen = {}, {}
+        for name in policies:
+            points[name], chosen[name] = _play(name, learn, test, wanted, large, seed, encoder)
+        parts.append(_Part(rows, learn, test, points, chosen))
     return [_score(name, parts, len(outcomes), samples) for name in policies]
+
+
+def _play(
+    name: str,
+    learn: Outcomes,
+    test: Outcomes,
+    dials: Dials,
+    large: str,
+    seed: int,
+    encoder: Encoder | None,
+) -> tuple[sb.Points, dict[str, Floats]]:
+    if name == ORACLE:
+        return sb.oracle(test), {}
+    held: list[Outcomes] = []
+    if dials:
+        wanted = (0.6, 0.2, 0.2) if dials.agree is not None else (0.7, 0.3)
+        learn, *held = shares(learn, wanted, seed)
+    family = fit_family(
+        name,
+        learn,
+        seed=seed,
+        encoder=encoder,
+        large=large,
+        latency=dials.max_latency is not None,
+    )
+    points = _curve_points(name, family, learn, test, seed)
+    if not held:
+        return points, {}
+    try:
+        policy = operate(family, held[0], dials, certify_on=held[-1], seed=seed)
+    except InputError as error:
+        raise InputError(f"{name}: {error.message}", remedy=error.remedy) from None
+    played = family.replayer(test, seed=seed)(policy)
+    return points, columns_of(family, played, test, dials)
+
+
+def shares(outcomes: Outcomes, parts: Sequence[float], seed: int) -> list[Outcomes]:
+    """Random parts of these sizes; rows with the same text stay together.
+
+    Args:
+        outcomes: What was recorded.
+        parts: Their shares, which sum to 1.
+        seed: Of the shuffle.
+
+    Raises:
+        InputError: A part would be empty.
+    """
+    found, rest, left = [], outcomes, 1.0
+    for i, part in enumerate(parts[:-1]):
+        first, rest = rest.split(seed + 1000 * (i + 1), fit=part / left)
+        found.append(first)
+        left -= part
+    return [*found, rest]
+
+
+def _curve_points(
+    name: str, family: Family, learn: Outcomes, test: Outcomes, seed: int
+) -> sb.Points:
+    kind = name.partition(":")[0]
+    if kind == "single":
+        return sb.single(test, int(learn.mean_quality().argmax()))
+    if kind in PREDICTORS or kind in PLAIN:
+        return route_points(family.expected(test), learn, test)
+    return points_of(family, test, seed=seed)
 
 
 def _split(
@@ -100,57 +184,6 @@ def _split(
     learn, test = outcomes.split(seed, fit=fit)
     held = set(test.texts)
     return learn, test, np.flatnonzero([text in held for text in outcomes.texts])
-
-
-Maker = Callable[[Outcomes, Outcomes, int, Encoder | None], sb.Points]
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """``k=5,labels=soft`` as settings; values are JSON where they can be, else texts.
-
-    >>> parse_settings("k=5,labels=soft")
-    {'k': 5, 'labels': 'soft'}
-
-    Raises:
-        InputError: A part is not NAME=VALUE.
-    """
-    found: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or not name:
-            raise InputError(f"Got {part!r}, but expected NAME=VALUE.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
-
-
-def _maker(name: str, outcomes: Outcomes) -> Maker:
-    kind, _, rest = name.partition(":")
-    if kind == "single":
-        return lambda learn, test, *_: sb.single(test, int(learn.mean_quality().argmax()))
-    if kind == "oracle":
-        return lambda learn, test, *_: sb.oracle(test)
-    if kind == "random":
-        return _random
-    if kind in JUDGED:
-        if rest != "learned" and rest not in outcomes.signals:
-            raise UnknownName("judge", rest, ["learned", *outcomes.signals])
-        return lambda learn, test, seed, encoder: judged_points(
-            kind, rest, learn, test, seed, encoder
-        )
-    if kind not in PREDICTORS:
-        raise UnknownName(
-            "policy", kind, [*PREDICTORS, *BASELINES, *(f"{name}:JUDGE" for name in JUDGED)]
-        )
-    settings = parse_settings(rest)
-
-    def route(learn: Outcomes, test: Outcomes, seed: int, encoder: Encoder | None) -> sb.Points:
-        predictor = fit_predictor(kind, learn, seed=seed, encoder=encoder, **settings)
-        return route_points(predictor.predict(test.texts).mean, learn, test)
-
-    return route
 
 
 def route_points(expected: Floats, learn: Outcomes, test: Outcomes) -> sb.Points:
@@ -177,11 +210,6 @@ def _ends(outcomes: Outcomes) -> tuple[int, int]:
     return min(others, key=lambda j: float(by[j])), strong
 
 
-def _random(learn: Outcomes, test: Outcomes, seed: int, encoder: Encoder | None) -> sb.Points:
-    noise = np.random.default_rng(seed).random(test.quality.shape).astype(np.float32)
-    return route_points(noise, learn, test)
-
-
 def _score(name: str, parts: list[_Part], n: int, samples: int) -> Score:
     measures: dict[str, sb.Interval] = {}
     for key, of in _measures(name, parts).items():
@@ -194,7 +222,10 @@ def _score(name: str, parts: list[_Part], n: int, samples: int) -> Score:
         else:
             value = mean(np.ones(n))
             measures[key] = sb.Interval(value, value, value)
-    return Score(name, measures, _curve(name, parts))
+    point = None
+    if any(part.chosen[name] for part in parts) and {"quality", "cost"} <= set(measures):
+        point = (measures["cost"].value, measures["quality"].value)
+    return Score(name, measures, _curve(name, parts), point)
 
 
 PartMeasure = Callable[[_Part, NDArray[np.float64]], float]
@@ -208,10 +239,16 @@ def _measures(name: str, parts: list[_Part]) -> dict[str, PartMeasure]:
     }
     if priced:
         found["cost"] = lambda part, w: _at_best(part.points[name], w)[1]
+    if all(part.points[name].latency is not None for part in parts):
+        found["latency"] = lambda part, w: _latency_at_best(part.points[name], w)
+    for key in parts[0].chosen[name]:
+        if not any(np.isnan(part.chosen[name][key]).all() for part in parts):
+            found[key] = _chosen(name, key)
+    if priced:
         found["quality_at_single_cost"] = lambda part, w: _at_single(part, name, w)
-        if len(parts[0].test.models) > 1 and name.partition(":")[0] not in BASELINES[::2]:
+        if len(parts[0].test.models) > 1 and name not in _POINTS:
             found["aiq"] = lambda part, w: _aiq(part, name, w)
-    if len(parts[0].test.models) == 2 and name.partition(":")[0] not in BASELINES[::2]:
+    if len(parts[0].test.models) == 2 and name not in _POINTS:
         found["apgr"] = lambda part, w: _pair(part, sb.apgr, name, w)
         found["cpt50"] = lambda part, w: _pair(part, sb.cpt, name, w, 0.5)
         found["cpt80"] = lambda part, w: _pair(part, sb.cpt, name, w, 0.8)
@@ -222,6 +259,20 @@ def _at_best(points: sb.Points, weights: NDArray[np.float64]) -> tuple[float, fl
     quality, cost, strong = points.means(weights)
     best = int(quality.argmax())
     return float(quality[best]), float(cost[best]), float(strong[best])
+
+
+def _latency_at_best(points: sb.Points, weights: NDArray[np.float64]) -> float:
+    assert points.latency is not None
+    return _mean(points.latency[int(points.means(weights)[0].argmax())], weights)
+
+
+def _chosen(name: str, key: str) -> PartMeasure:
+    return lambda part, w: _mean(part.chosen[name][key], w)
+
+
+def _mean(column: Floats, weights: NDArray[np.float64]) -> float:
+    known = ~np.isnan(column)
+    return float(weights[known] @ column[known] / max(float(weights[known].sum()), 1e-12))
 
 
 def _pair(

@@ -1,87 +1,111 @@
-"""A fitted router as an artifact: a quality predictor, what asking costs, and the price of quality.
+"""A fitted policy as an artifact: whom to ask, in what order and when to stop, ready to be served.
 
-A routing artifact is a classifier (:class:`pilotfish.models.protocols.Classifier`) whose classes are
-the models: the score of each is its expected quality less the weighted cost of asking it, so a
-router in pilotfish.toml (``kind = "router"``, ``by = "FOLDER"``) that takes the largest score routes
-by price. The weight is chosen in the user's terms: the most a request may cost, the share of
-requests that may go to the best model, or the quality that must be reached.
+It holds the policy at the operating point that a user's dials meant, all its settings (so that it can
+be tuned to other dials without being fitted again), the quality predictor and the judge that it looks
+at, what asking is believed to cost, and what it did on questions that it was not chosen on. Served as
+``kind = "policy"`` (:mod:`pilotfish.infer.policy_model`). One that asks once, by price, is a
+classifier as well (:class:`pilotfish.models.protocols.Classifier`): the score of each model is its
+expected quality less the weighted cost, so a ``router`` can take it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pilotfish.errors import ArtifactError, InputError
+from pilotfish.errors import ArtifactError, ConfigError
+from pilotfish.infer.families import PLAIN, Family, fit_family
+from pilotfish.infer.operating import Dials, Measured, certificate_of, dials_of, measure, operate
 from pilotfish.infer.outcomes import Floats, Outcomes
-from pilotfish.infer.predictors.predictor import FittedPredictor, fit_predictor
+from pilotfish.infer.policies.files import pack, unpack
+from pilotfish.infer.policies.mixed import Mixed
+from pilotfish.infer.policies.policy import Policy, View, dice
+from pilotfish.infer.policies.weighted import Weighted
+from pilotfish.infer.predictors.predictor import FittedPredictor
+from pilotfish.infer.scoreboard import Interval
+from pilotfish.infer.stored_judges import pack_judge, unpack_judge
 from pilotfish.models.protocols import Encoder
 from pilotfish.store.artifacts import Artifact, load_artifact, save_artifact
 from pilotfish.store.card import Card
 
 KIND = "routing"
-HALVINGS = 50
+FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What a weight did on the questions it was chosen on.
+class Narrowing:
+    """What the large model of a closed-label task is told once a smaller one was not sure.
 
     Attributes:
-        weight: Quality that a unit of cost must bring.
-        quality: Mean quality of the answers.
-        cost: Mean cost of a request; NaN without costs.
-        strong_share: Share of the requests that went to the best model.
-        questions: How many there were.
-        best_single: Name of the best single model on them.
-        best_quality: Its mean quality.
-        best_cost: Its mean cost.
+        top: How many of the smaller one's likeliest labels it chooses from.
+        hint: Whether it is told their probabilities.
     """
 
-    weight: float
-    quality: float
-    cost: float
-    strong_share: float
-    questions: int
-    best_single: str
-    best_quality: float
-    best_cost: float
+    top: int = 3
+    hint: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Routing:
-    """Names the model with the best expected quality less weighted cost.
+    """A policy at its operating point.
 
     Attributes:
-        predictor: Expects qualities.
-        cost: What asking each model costs in the mean ``[models]``; without costs 0, and 1 for the
-            best one.
-        weight: Quality that a unit of cost must bring.
-        tuned: What the weight did when it was chosen.
-        classes: The models.
+        family: All settings, and what they look at.
+        policy: The one that was chosen.
+        dials: What it was chosen by.
+        measured: What it did on questions that it was not chosen on; None before that was measured.
+        narrowing: For closed labels, what an escalated question is cut down to; None: nothing.
     """
 
-    predictor: FittedPredictor
-    cost: Floats
-    weight: float
-    tuned: Tuned
-    classes: tuple[str, ...] = field(init=False)
+    family: Family
+    policy: Policy
+    dials: Dials
+    measured: Measured | None = None
+    narrowing: Narrowing | None = None
 
-    def __post_init__(self) -> None:
-        self.classes = self.predictor.models
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The models."""
+        return self.family.models
 
-    def predict_proba(self, texts: Sequence[str]) -> Floats:
-        """Expected quality less weighted cost ``[n, models]``; at most 1, below 0 where it is dear."""
-        values: Floats = self.predictor.predict(texts).mean - np.float32(self.weight) * self.cost
-        return values
+    @property
+    def large(self) -> str:
+        """The large model's name."""
+        return self.family.models[self.family.large]
+
+    def look(self, texts: Sequence[str]) -> View:
+        """What is known of requests before anyone is asked."""
+        m = len(self.classes)
+        shape = (len(texts), m)
+        expected: Floats = np.broadcast_to(self.family.quality, shape)
+        if self.family.predictor is not None:
+            expected = self.family.predictor.predict(texts).mean
+        return View(
+            np.zeros(shape, bool),
+            expected,
+            np.full(shape, np.nan, np.float32),
+            np.broadcast_to(self.family.cost, shape),
+            np.broadcast_to(self.family.latency, shape),
+            np.array([dice(text) for text in texts], np.float64),
+        )
 
     def choose(self, texts: Sequence[str]) -> list[str]:
-        """The model for each text."""
-        return [self.classes[i] for i in self.predict_proba(texts).argmax(axis=1)]
+        """The model that is asked first, for each text."""
+        return [self.classes[i] for i in self.policy.step(self.look(texts)).ask]
+
+    def predict_proba(self, texts: Sequence[str]) -> Floats:
+        """Expected quality less weighted cost ``[n, models]``; at most 1, below 0 where it is dear.
+
+        Raises:
+            ConfigError: The policy does more than choose one model by price.
+        """
+        return _values(self.policy, self.look(texts))
 
     def save(
         self, folder: str | Path, *, name: str = "", learned_from: Mapping[str, Any] = {}
@@ -96,19 +120,48 @@ class Routing:
         Raises:
             ArtifactError: It cannot be written.
         """
-        values, arrays = self.predictor.files()
+        family = self.family
+        packed, arrays = pack([self.policy, *family.settings])
+        values = {
+            "format": FORMAT,
+            "policy": packed[0],
+            "settings": packed[1:],
+            "name": family.name,
+            "models": list(self.classes),
+            "large": family.large,
+            "dials": dataclasses.asdict(self.dials),
+            "narrowing": None if self.narrowing is None else dataclasses.asdict(self.narrowing),
+        }
+        believed = {"cost": family.cost, "latency": family.latency, "quality": family.quality}
+        tensors: dict[str, dict[str, NDArray[Any]]] = {"costs": believed}
+        json_files: dict[str, Any] = {"routing": values}
+        if arrays:
+            tensors["policies"] = arrays
+        if family.predictor is not None:
+            json_files["predictor"], tensors["predictor"] = family.predictor.files()
+        if family.judge is not None:
+            json_files["judge"], judged = pack_judge(family.judge)
+            if judged:
+                tensors["judge"] = judged
+        certificate = certificate_of(self.policy)
         card = Card.new(
             name=name or Path(folder).name,
             kind=KIND,
             learned_from=dict(learned_from),
-            quality=_finite(self.tuned),
-            extra={"predictor": self.predictor.name, "models": list(self.classes)},
+            quality=_quality(self.measured),
+            certificate=None if certificate is None else dataclasses.asdict(certificate),
+            extra={
+                "policy": family.name,
+                "models": list(self.classes),
+                "large": self.large,
+                "dials": {k: v for k, v in values["dials"].items() if v not in (None, "")},
+            },
         )
         save_artifact(
             folder,
             card,
-            tensors={"predictor": arrays, "costs": {"cost": self.cost}},
-            json_files={"predictor": values, "routing": {"weight": self.weight}},
+            tensors={k: v for k, v in tensors.items() if v},
+            json_files=json_files,
         )
 
     @classmethod
@@ -117,10 +170,10 @@ class Routing:
 
         Args:
             folder: Where it is, or the artifact when it was checked already.
-            load_encoder: Called with the encoder's name when the predictor embeds.
+            load_encoder: Called with the encoder's name when the predictor or the judge embeds.
 
         Raises:
-            ArtifactError: It is no routing artifact, or damaged.
+            ArtifactError: It is no routing artifact, from another version, or damaged.
         """
         artifact = folder if isinstance(folder, Artifact) else load_artifact(folder)
         if artifact.card.kind != KIND:
@@ -129,146 +182,165 @@ class Routing:
                 f"{artifact.folder}.",
                 remedy="pilotfish route fit makes one.",
             )
-        values, arrays = artifact.json("predictor"), artifact.tensors("predictor")
-        predictor = FittedPredictor.from_files(values, arrays, load_encoder)
-        cost = np.asarray(artifact.tensors("costs")["cost"], np.float32)
-        if cost.shape != (len(predictor.models),):
-            raise ArtifactError(f"{artifact.folder} has costs of shape {cost.shape}.")
-        numbers: dict[str, Any] = {
-            key: float("nan") if v is None else v for key, v in artifact.card.quality.items()
-        }
-        try:
-            tuned = Tuned(**numbers)
-        except TypeError as error:
+        values = artifact.json("routing")
+        if values.get("format") != FORMAT:
             raise ArtifactError(
-                f"{artifact.folder}: the card's quality is not one: {error}."
+                f"{artifact.folder} has format {values.get('format')!r}, but this version reads "
+                f"{FORMAT}.",
+                remedy="Fit it again: pilotfish route fit",
+            )
+        try:
+            family, policy = _restore(artifact, values, load_encoder)
+            narrowing = values["narrowing"]
+            return cls(
+                family,
+                policy,
+                dials_of(values["dials"]),
+                _measured(artifact.card.quality),
+                None if narrowing is None else Narrowing(**narrowing),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{artifact.folder} is damaged: {type(error).__name__}: {error}.",
+                remedy="Fetch it again, or fit it again: pilotfish route fit",
             ) from error
-        return cls(predictor, cost, float(artifact.json("routing")["weight"]), tuned)
-
-
-def _finite(tuned: Tuned) -> dict[str, Any]:
-    values = {name: getattr(tuned, name) for name in Tuned.__dataclass_fields__}
-    return {
-        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()
-    }
 
 
 def fit_routing(
     learn: Outcomes,
-    tune: Outcomes,
+    choose: Outcomes,
+    check: Outcomes,
     *,
-    predictor: str = "stacked",
-    settings: Mapping[str, Any] | None = None,
+    policy: str = "stacked",
+    dials: Dials | None = None,
+    large: str = "",
     encoder: Encoder | None = None,
+    narrowing: Narrowing | None = None,
     seed: int = 0,
-    max_cost: float | None = None,
-    strong_share: float | None = None,
-    min_quality: float | None = None,
 ) -> Routing:
-    """Fit a predictor on one part and choose the weight on another.
+    """Fit a policy, choose its setting and measure it, each on questions of its own.
 
     Args:
-        learn: To fit on.
-        tune: To choose the weight on. With questions that the predictor was fitted on, it would be
-            taken for better than it is.
-        predictor: A name of :data:`pilotfish.infer.predictors.PREDICTORS`.
-        settings: The predictor's.
+        learn: To fit predictor and judge on.
+        choose: To choose the setting on.
+        check: To measure on; for ``agree`` to certify on as well, which its bound accounts for.
+        policy: As in :mod:`pilotfish.infer.families`.
+        dials: What the user wants; default the best quality.
+        large: Name of the large model; default the best one of ``learn``.
         encoder: For predictors that embed.
+        narrowing: For closed labels, what an escalated question is cut down to.
         seed: Of every random choice.
-        max_cost: Most that a request may cost in the mean.
-        strong_share: Share of the requests that may go to the best model.
-        min_quality: Least mean quality; the cheapest weight that reaches it.
 
     Raises:
-        InputError: No weight keeps the dial.
+        ConfigError: The policy cannot be stored, or no promise can be made of it.
+        InputError: No setting keeps the dials.
     """
-    fitted = fit_predictor(predictor, learn, seed=seed, encoder=encoder, **(settings or {}))
-    cost = learn.mean_cost()
-    if np.isnan(cost).any():
-        cost = np.zeros(len(cost), np.float32)
-        cost[int(np.nanargmax(learn.mean_quality()))] = 1
-    nothing = Tuned(0.0, 0.0, 0.0, 0.0, 0, "", 0.0, 0.0)
-    return tune_routing(
-        Routing(fitted, cost, 0.0, nothing),
-        tune,
-        max_cost=max_cost,
-        strong_share=strong_share,
-        min_quality=min_quality,
+    wanted = dials or Dials()
+    if policy.partition(":")[0] in PLAIN[1:]:
+        raise ConfigError(
+            f"The policy {policy!r} is a baseline.", remedy="Take another, such as stacked."
+        )
+    if narrowing is not None and wanted.agree is not None:
+        raise ConfigError(
+            "A narrowed question is another question, so agreement with the large model's answer to the "
+            "whole one cannot be promised from these outcomes.",
+            remedy="Leave out either --agree or --narrow.",
+        )
+    family = fit_family(
+        policy,
+        learn,
+        seed=seed,
+        encoder=encoder,
+        large=large,
+        latency=wanted.max_latency is not None,
     )
+    blank = Routing(family, family.settings[0], wanted, narrowing=narrowing)
+    return tune_routing(blank, choose, check, wanted, seed=seed)
 
 
 def tune_routing(
-    routing: Routing,
-    tune: Outcomes,
-    *,
-    max_cost: float | None = None,
-    strong_share: float | None = None,
-    min_quality: float | None = None,
+    routing: Routing, choose: Outcomes, check: Outcomes, dials: Dials, *, seed: int = 0
 ) -> Routing:
-    """Choose the weight anew; without a dial it is 0, which minds quality alone.
+    """Choose another setting, and measure it.
+
+    Args:
+        routing: What was fitted, on other questions than these.
+        choose: To choose the setting on.
+        check: To measure on; for ``agree`` to certify on as well.
+        dials: What the user wants.
+        seed: Of the dice of policies that mix.
 
     Raises:
-        InputError: More than one dial was given, or no weight keeps it.
+        InputError: No setting keeps the dials.
     """
-    given = [d for d in (max_cost, strong_share, min_quality) if d is not None]
-    if len(given) > 1:
-        raise InputError("Got more than one of max_cost, strong_share and min_quality.")
-    tune = tune.select(routing.classes)
-    expected = routing.predictor.predict(tune.texts).mean
-
-    def at(weight: float) -> Tuned:
-        return _measure(expected - np.float32(weight) * routing.cost, tune, weight)
-
-    free = at(0.0)
-    span = float(routing.cost.max() - routing.cost.min())
-    if not given or not span:
-        kept = max_cost is None or free.cost <= max_cost
-        kept &= strong_share is None or free.strong_share <= strong_share
-        kept &= min_quality is None or free.quality >= min_quality
-        if not kept:
-            raise InputError("All models cost the same, so there is nothing to trade.")
-        return replace(routing, weight=0.0, tuned=free)
-    # The cost of a choice falls with the weight, and so does the share of a dear best model; quality need
-    # not, so the dearest setting that reaches it is looked for on a grid.
-    grid = np.concatenate([[0.0], np.geomspace(1e-4, 2.0, 200)]) / span
-    tried = [at(float(weight)) for weight in grid]
-    if min_quality is not None:
-        good = [t for t in tried if t.quality >= min_quality]
-        if not good:
-            top = max(t.quality for t in tried)
-            raise InputError(
-                f"Got a least quality of {min_quality:g}, but the most that was reached is {top:.4f}."
-            )
-        return _set(routing, min(good, key=lambda t: (t.cost, t.strong_share)))
-    limit = max_cost if max_cost is not None else strong_share
-    assert limit is not None  # one dial was given
-    spent = [t.cost if max_cost is not None else t.strong_share for t in tried]
-    kept_ones = [t for t, s in zip(tried, spent, strict=True) if s <= limit]
-    if not kept_ones:
-        raise InputError(
-            f"Got a limit of {limit:g}, but the least that was reached is {min(spent):g}.",
-            remedy="Allow more, or record a cheaper model.",
-        )
-    return _set(routing, max(kept_ones, key=lambda t: t.quality))
+    choose, check = (part.select(routing.classes) for part in (choose, check))
+    policy = operate(routing.family, choose, dials, certify_on=check, seed=seed)
+    measured = measure(routing.family, policy, check, dials, seed=seed)
+    return replace(routing, policy=policy, dials=dials, measured=measured)
 
 
-def _set(routing: Routing, tuned: Tuned) -> Routing:
-    return replace(routing, weight=tuned.weight, tuned=tuned)
-
-
-def _measure(values: Floats, tune: Outcomes, weight: float) -> Tuned:
-    chosen = values.argmax(axis=1)
-    rows = np.arange(len(tune))
-    quality, cost = tune.mean_quality(), tune.mean_cost()
-    best = int(np.nanargmax(quality))
-    got, paid = tune.quality[rows, chosen], tune.cost[rows, chosen]
-    return Tuned(
-        weight=float(weight),
-        quality=float(np.nanmean(got)) if not np.isnan(got).all() else float("nan"),
-        cost=float(np.nanmean(paid)) if not np.isnan(paid).all() else float("nan"),
-        strong_share=float((chosen == best).mean()),
-        questions=len(tune),
-        best_single=tune.models[best],
-        best_quality=float(quality[best]),
-        best_cost=float(cost[best]),
+def _values(policy: Policy, view: View) -> Floats:
+    if isinstance(policy, Weighted):
+        return policy.values(view)
+    if isinstance(policy, Mixed):
+        heads = (view.dice < policy.share)[:, None]
+        out: Floats = np.where(heads, _values(policy.first, view), _values(policy.second, view))
+        return out
+    raise ConfigError(
+        "This policy does more than choose one model by price, so it is no classifier.",
+        remedy='Serve it by itself: kind = "policy", by = "FOLDER"',
     )
+
+
+def _quality(measured: Measured | None) -> dict[str, Any]:
+    if measured is None:
+        return {}
+    found: dict[str, Any] = {"questions": measured.questions}
+    for name, one in measured.measures.items():
+        found[name] = {"value": one.value, "low": one.low, "high": one.high}
+    return found
+
+
+def _measured(quality: Mapping[str, Any]) -> Measured | None:
+    if not quality:
+        return None
+    measures = {
+        name: Interval(**found) for name, found in quality.items() if isinstance(found, Mapping)
+    }
+    return Measured(int(quality["questions"]), measures)
+
+
+def _restore(
+    artifact: Artifact, values: Mapping[str, Any], load_encoder: Callable[[str], Encoder]
+) -> tuple[Family, Policy]:
+    models = tuple(str(name) for name in values["models"])
+    files = artifact.card.files
+    arrays = artifact.tensors("policies") if "policies.safetensors" in files else {}
+    policy, *settings = unpack([values["policy"], *values["settings"]], arrays, models)
+    believed = {name: np.asarray(v, np.float32) for name, v in artifact.tensors("costs").items()}
+    for name in ("cost", "latency", "quality"):
+        if believed[name].shape != (len(models),) or not np.isfinite(believed[name]).all():
+            raise ArtifactError(f"{artifact.folder} holds no {name} of {', '.join(models)}.")
+    if not 0 <= values["large"] < len(models):
+        raise ArtifactError(f"{artifact.folder} has no large model {values['large']!r}.")
+    predictor = judge = None
+    if "predictor.json" in files:
+        predictor = FittedPredictor.from_files(
+            artifact.json("predictor"), artifact.tensors("predictor"), load_encoder
+        )
+        if predictor.models != models:
+            raise ArtifactError(f"{artifact.folder} predicts {', '.join(predictor.models)}.")
+    if "judge.json" in files:
+        judged = artifact.tensors("judge") if "judge.safetensors" in files else {}
+        judge = unpack_judge(artifact.json("judge"), judged, load_encoder)
+    family = Family(
+        str(values["name"]),
+        tuple(settings),
+        believed["cost"],
+        believed["latency"],
+        believed["quality"],
+        int(values["large"]),
+        predictor,
+        judge,
+    )
+    return family, policy

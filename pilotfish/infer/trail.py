@@ -80,6 +80,10 @@ class Trail:
         self._refused.append(answer)
         self._decisions.append(Decision(self.by, "", reason, score, threshold, (model,)))
 
+    def spend(self, answer: Completion) -> None:
+        """An answer was paid for that judged others, and about which nothing was decided."""
+        self._refused.append(answer)
+
     def settle(
         self,
         answer: Completion,

@@ -29,9 +29,13 @@ COMPOSITES = Registry(
         "cascade": "pilotfish.infer.cascade:Cascade",
         "fallback": "pilotfish.infer.fallback:Fallback",
         "router": "pilotfish.infer.router:Router",
+        "policy": "pilotfish.infer.policy_model:PolicyModel",
         "learned": "pilotfish.loop.learned:LearnedModel",
         "fuse": "pilotfish.infer.fuse:Fuse",
         "narrow": "pilotfish.infer.narrow:Narrow",
+        "contrast": "pilotfish.reason.kinds:Contrast",
+        "proxy-tuned": "pilotfish.reason.kinds:ProxyTuned",
+        "mixed": "pilotfish.reason.kinds:Mixed",
     },
 )
 

@@ -90,7 +90,7 @@ async def test_costs_of_all_that_were_asked_add_up() -> None:
     )
     assert answer.model == "large"
     assert answer.cost == pytest.approx(3 * (2 + 1) / 1e6)
-    assert [d.reason for d in answer.decisions] == ["not-best", "not-best", "best-of-asked"]
+    assert [d.reason for d in answer.decisions] == ["not-sure", "not-sure", "last"]
 
 
 async def test_a_member_that_fails_is_passed_over_until_none_is_left() -> None:

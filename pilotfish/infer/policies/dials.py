@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +20,12 @@ from pilotfish.infer.outcomes import Floats
 from pilotfish.infer.policies.chain_search import Plan
 from pilotfish.infer.policies.mixed import Mixed
 from pilotfish.infer.policies.policy import Play, Policy
+
+_WORDS = {
+    "cost": "mean cost of a request",
+    "strong_share": "share of requests on which the large model is asked",
+    "latency": "mean latency",
+}
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,20 @@ def pick(
     for name, most in limits:
         if most is None:
             continue
-        kept = [s for s in allowed if getattr(s, name) <= most + 1e-12]
-        if not kept:
-            least = min((getattr(s, name) for s in allowed), default=float("nan"))
+        known = [s for s in allowed if not isnan(getattr(s, name))]
+        if allowed and not known:
             raise InputError(
-                f"Got a limit of {most:g} on {name.replace('_', ' ')}, but the least that can be had "
-                f"is {least:g}."
+                f"Got a limit of {most:g} on the {_WORDS[name]}, but none was recorded.",
+                remedy="Add a column of that name, or (costs) give --price MODEL=INPUT,OUTPUT",
+            )
+        kept = [s for s in known if getattr(s, name) <= most + 1e-12]
+        if not kept:
+            least = min((getattr(s, name) for s in known), default=float("nan"))
+            also = " within the other limits" if len(allowed) < len(settings) else ""
+            raise InputError(
+                f"Got a limit of {most:g} on the {_WORDS[name]}, but the least that can be had{also} is "
+                f"{least:.4g}.",
+                remedy=f"Allow at least {least:.4g}, or record a model that needs less.",
             )
         allowed = kept
     if not allowed:
@@ -109,30 +125,39 @@ def pick(
     good = [s for s in allowed if s.quality >= min_quality - 1e-12]
     if not good:
         best = max(s.quality for s in allowed)
+        also = " within the other limits" if len(allowed) < len(settings) else ""
         raise InputError(
-            f"Got min_quality={min_quality:g}, but the best that can be had is {best:.4g}."
+            f"Got a least quality of {min_quality:g}, but the best that can be had{also} is {best:.4g}.",
+            remedy="Ask for less, or allow more cost.",
         )
     return min(good, key=lambda s: (s.cost, -s.quality))
 
 
-def mix(settings: Sequence[Setting], max_cost: float) -> Policy:
+def mix(
+    settings: Sequence[Setting], limit: float, by: Literal["cost", "strong_share"] = "cost"
+) -> Policy:
     """The best mean quality for exactly this mean cost: two settings of the upper hull, and a coin.
 
     A frontier of separate settings leaves a part of most budgets unspent. Between two of them a coin
     reaches every cost, and the best pair lies on the upper convex hull of (cost, quality).
 
+    Args:
+        settings: A frontier, in any order.
+        limit: Mean cost of a request, or share of requests on which the large model is asked.
+        by: Which of the two.
+
     Raises:
         InputError: Even the cheapest setting costs more.
     """
-    cheap = pick(settings, max_cost=max_cost)
+    cheap = pick(settings, **{{"cost": "max_cost"}.get(by, by): limit})
     if cheap is max(settings, key=lambda s: (s.quality, -s.cost)):
         return cheap.policy
     best, found = cheap.quality, cheap.policy
-    below = [s for s in settings if s.cost <= max_cost]
-    above = [s for s in settings if s.cost > max_cost]
+    below = [s for s in settings if getattr(s, by) <= limit]
+    above = [s for s in settings if getattr(s, by) > limit]
     for low in below:
         for high in above:
-            share = (high.cost - max_cost) / (high.cost - low.cost)
+            share = (getattr(high, by) - limit) / (getattr(high, by) - getattr(low, by))
             quality = share * low.quality + (1 - share) * high.quality
             if quality > best + 1e-12:
                 best, found = quality, Mixed(low.policy, high.policy, share)

@@ -10,6 +10,7 @@ service.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -76,6 +77,12 @@ class Step:
     ask: Ints
     answer: Ints
     margin: Floats
+
+
+def dice(text: str) -> float:
+    """A number in [0, 1) for a request, the same whenever the same is asked, for policies that mix."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2.0**48
 
 
 @runtime_checkable

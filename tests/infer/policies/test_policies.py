@@ -434,7 +434,7 @@ def test_dials_pick_from_the_frontier() -> None:
     assert pick(some, max_cost=5, strong_share=0.1) is some[1]
     with pytest.raises(InputError, match="can be had is 1"):
         pick(some, max_cost=0.5)
-    with pytest.raises(InputError, match=r"can be had is 0\.75"):
+    with pytest.raises(InputError, match=r"within the other limits is 0\.75"):
         pick(some, min_quality=0.78, max_cost=5)
 
 
