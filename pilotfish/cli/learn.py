@@ -43,6 +43,10 @@ def learn(
         list[str] | None, typer.Option(help="Let only these students race. Default: all that fit.")
     ] = None,
     encoder: Annotated[str, typer.Option(help="Encoder for the students.")] = "static",
+    nice: Annotated[
+        int,
+        typer.Option(min=0, max=19, help="How far it gives way to the gateway on a busy machine."),
+    ] = 10,
     out: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("learned"),
     store: Annotated[str, typer.Option(help="URL of the store. Default: pilotfish.db here.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
@@ -64,6 +68,7 @@ def learn(
     from pilotfish.loop.teacher import Budget
     from pilotfish.store.store import open_store
 
+    _give_way(nice)
     _check_shares(("check-share", check_share), ("canary", canary))
     config = load_config()
     settings = KeeperSettings(
@@ -118,6 +123,14 @@ async def _watch(keeper: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     await keeper.run(stop)
+
+
+def _give_way(nice: int) -> None:
+    """Take this process' priority back, where the system knows such a thing; never raises it."""
+    import os
+
+    if hasattr(os, "nice"):
+        os.nice(max(0, nice - os.nice(0)))
 
 
 def _check_shares(*shares: tuple[str, float]) -> None:
