@@ -51,7 +51,8 @@ def group(prompts: Sequence[str], fewest: int, run: int = LONG_RUN) -> list[list
     Returns:
         Positions; prompts that are in no group are left out.
     """
-    sets = [set(_run_list(tokens(text)[:LONGEST], run)) for text in prompts]
+    lists = [_run_list(tokens(text)[:LONGEST], run) for text in prompts]
+    sets = [set(runs) for runs in lists]
     frequency = Counter(one for runs in sets for one in runs)
     common = {one for one, count in frequency.items() if count >= fewest}
     by_set: dict[Runs, list[int]] = {}
@@ -77,6 +78,15 @@ def group(prompts: Sequence[str], fewest: int, run: int = LONG_RUN) -> list[list
             continue
         found.setdefault(home, []).extend(by_set[shared])
     groups = [sorted(members) for members in found.values() if len(members) >= fewest]
+    # Values that are themselves made of common phrases (mails, forms) give nearly every prompt a set of
+    # its own; what such prompts still share is how they begin or end.
+    taken = {i for members in groups for i in members}
+    by_ends: dict[tuple[int, int], list[int]] = {}
+    for i, mine in enumerate(lists):
+        ends = tuple(one if one in common else 0 for one in (mine[0], mine[-1]))
+        if i not in taken and any(ends):
+            by_ends.setdefault((ends[0], ends[1]), []).append(i)
+    groups += [members for members in by_ends.values() if len(members) >= fewest]
     return sorted(groups, key=lambda members: (-len(members), members[0]))
 
 
