@@ -34,7 +34,7 @@ def account(
     from rich.console import Console
     from rich.table import Table
 
-    from pilotfish.loop.figures import money
+    from pilotfish.figures import money
     from pilotfish.store.ledger import total
 
     table = Table(box=None, pad_edge=False)

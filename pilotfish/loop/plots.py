@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pilotfish.loop.figures import at_most, count, milliseconds, money, percent
+from pilotfish.figures import at_most, count, milliseconds, money, percent
 from pilotfish.loop.result import Gold, OffloadResult
 from pilotfish.loop.wording import REDUCTIONS, in_money
 from pilotfish.svg import BAD, GOOD, INK, LARGE, LINE, MUTED, PAPER, SMALL, Draw, Plot, plot

@@ -20,10 +20,10 @@ from pilotfish.distill.calibrate import expected_calibration_error, log_loss
 from pilotfish.distill.crossfit import About
 from pilotfish.distill.student import Student, fit_and_crossfit, fit_seconds, unavailable
 from pilotfish.errors import ConfigError
+from pilotfish.figures import duration
 from pilotfish.infer.certify import Constraint
 from pilotfish.infer.decide import agrees, decide
 from pilotfish.loop.estimate import servable
-from pilotfish.loop.figures import duration
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.targets import Targets
 from pilotfish.loop.task import Task

@@ -12,7 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotfish.loop import figures, wording
+from pilotfish import figures
+from pilotfish.loop import wording
 from pilotfish.loop.result import OffloadResult
 
 if TYPE_CHECKING:

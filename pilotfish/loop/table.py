@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pilotfish.figures import count, duration, money, percent
 from pilotfish.loop import wording
-from pilotfish.loop.figures import count, duration, money, percent
 from pilotfish.loop.result import OffloadResult
 
 COLOURS = {"good": "green", "warn": "yellow", "bad": "red"}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pilotfish.loop.figures import (
+from pilotfish.figures import (
     UNKNOWN,
     at_least,
     at_most,

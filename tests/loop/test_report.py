@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pilotfish.loop import figures, wording
+from pilotfish import figures
 from pilotfish.loop import result as r
+from pilotfish.loop import wording
 from pilotfish.loop.report import render_report, write_report
 from pilotfish.loop.table import print_result
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pilotfish.loop import figures as say
+from pilotfish import figures as say
 from pilotfish.store.ledger import Day, total
 
 DAYS = 30  # that are shown

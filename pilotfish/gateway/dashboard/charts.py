@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pilotfish.loop.figures import count
+from pilotfish.figures import count
 from pilotfish.store.figures import Latency, Point
 
 SERIES = 6  # models with a colour of their own; the others share one

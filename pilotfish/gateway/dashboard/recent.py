@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pilotfish.figures import money
 from pilotfish.gateway.dashboard.view import Recent, clip, seconds
-from pilotfish.loop.figures import money
 from pilotfish.store.store import Store
 from pilotfish.store.traffic import Recorded
 

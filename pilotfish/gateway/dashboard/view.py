@@ -1,6 +1,6 @@
 """From figures to words: what the dashboard's templates print.
 
-Numbers are written as in the offload report (:mod:`pilotfish.loop.figures`): unknown is called unknown,
+Numbers are written as in the offload report (:mod:`pilotfish.figures`): unknown is called unknown,
 and a share is never rounded up to 100%.
 """
 
@@ -14,10 +14,10 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from pilotfish import figures as say
 from pilotfish.gateway.dashboard import charts
 from pilotfish.gateway.dashboard.account import account_of
 from pilotfish.gateway.refusals import Refusal
-from pilotfish.loop import figures as say
 from pilotfish.store.figures import Answered, Figures, Saving, Share
 from pilotfish.store.ledger import Day
 
