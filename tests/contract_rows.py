@@ -26,6 +26,7 @@ import pilotfish as pf
 from pilotfish.config import Config
 from pilotfish.errors import MissingExtra
 from pilotfish.models import ENCODERS as ENCODER_REGISTRY
+from pilotfish.models import LEARNERS as LEARNERS_REGISTRY
 from pilotfish.models.cached import CachedModel
 from pilotfish.models.calls import wait
 from pilotfish.models.fake_server import FakeServer
@@ -355,6 +356,24 @@ class PredictorRow:
     reads_texts: bool = True
 
 
+def tiny_base(folder: Path) -> dict[str, Any]:
+    """A BERT to fine-tune that knows the words of the small pool."""
+    load_learner()
+    from tests.models.tiny_bert import write_bert
+
+    words = [word for words in TOPICS.values() for word in words]
+    return {"base": str(write_bert(folder / "bert", words)), "epochs": 6}
+
+
+def load_learner() -> Any:
+    """The learner, or a skip that says what to install."""
+    from pilotfish.distill.transformer import unavailable_library
+
+    if unavailable_library():
+        pytest.skip('needs torch: pip install "pilotfish[torch]", or make test-torch')
+    return LEARNERS_REGISTRY.load("transformer")
+
+
 PREDICTORS = {
     "stacked": PredictorRow(),
     "average": PredictorRow(reads_texts=False),
@@ -369,6 +388,7 @@ PREDICTORS = {
     "reward-distilled": PredictorRow(),
     "expert-loss": PredictorRow(),
     "agreement": PredictorRow(lambda folder: {"k": 10}),
+    "transformer": PredictorRow(tiny_base),
     "tags": PredictorRow(lambda folder: {"max_share": 0.5}),
     "self-knowledge": PredictorRow(
         lambda folder: {"spec": f"llama.cpp:{write_gguf(folder)}"}, reads_texts=False
@@ -438,6 +458,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.BACKENDS": MODELS,
     "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,
+    "pilotfish.models.LEARNERS": {"transformer": load_learner},
     "pilotfish.infer.CONFIDENCES": CONFIDENCES,
     "pilotfish.infer.predictors.PREDICTORS": PREDICTORS,
     "pilotfish.infer.judges.JUDGES": JUDGES,

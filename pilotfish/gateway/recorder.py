@@ -26,7 +26,7 @@ from pilotfish.store.store import Store
 from pilotfish.store.traffic import Exchange
 from pilotfish.store.traffic_rows import Group
 
-INTERVAL = 0.02  # seconds that a relaxed group collects; what is written holds up the event loop, so: little
+INTERVAL = 0.02  # seconds that a relaxed group collects; writing holds up the event loop, so: few
 MOST_IN_GROUP = 512  # some milliseconds of work, so that the event loop is never kept for long
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts while the store fails
 

@@ -50,3 +50,10 @@ ENCODERS = Registry(
 )
 
 CLASSIFIERS = Registry("classifier", {"artifact": "pilotfish.loop.classifier:StudentClassifier"})
+
+LEARNERS = Registry(
+    "learner of texts",
+    {"transformer": "pilotfish.distill.regressor:FineTunedEncoder"},
+    extras={"transformer": "torch"},
+)
+"""What is fitted to texts and numbers: :class:`pilotfish.infer.predictors.transformer.TextLearner`."""

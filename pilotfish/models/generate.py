@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pilotfish.config import Price
 from pilotfish.errors import RequestRefused
 from pilotfish.models.protocols import Floats, Grammar, TokenModel
 from pilotfish.models.sampling import Proposal, Sampler, StopScanner, log_softmax, number
@@ -41,8 +40,8 @@ class Source(Protocol):
 
     proposal: Proposal | None
 
-    def begin(self, prompt: list[int], check: Check) -> tuple[Floats, int]:
-        """Logits ``[vocab]`` after the prompt, and how many of its tokens needed no computing."""
+    def begin(self, request: Request, check: Check) -> tuple[Floats, Usage]:
+        """Logits ``[vocab]`` after the request, and its prompt's tokens."""
         ...
 
     def next(self, token: int, check: Check) -> Floats:
@@ -54,6 +53,10 @@ class Source(Protocol):
         """How many tokens the answer may have at most, after :meth:`begin`."""
         ...
 
+    def cost(self, tokens: int) -> float | None:
+        """US dollars for this answer with so many tokens written, None when unknown."""
+        ...
+
 
 def write(
     model: TokenModel,
@@ -61,8 +64,6 @@ def write(
     request: Request,
     check: Check,
     emit: Emit = NOTHING,
-    *,
-    price: Price | None = None,
 ) -> Completion:
     """Answer one request.
 
@@ -73,7 +74,6 @@ def write(
             ``max_tokens``, ``stop``, ``logprobs``, ``top_logprobs``, ``response_format``, ``grammar``.
         check: Called between tokens; raises to end the work.
         emit: Takes each piece of text as soon as it cannot belong to a stop string.
-        price: Of tokens; the cost is unknown without.
 
     Raises:
         RequestRefused: A parameter or message cannot be used, or it does not fit the context.
@@ -82,7 +82,6 @@ def write(
     params = request.params
     _refuse_unknown(model, params)
     sampler, scanner = Sampler(params), StopScanner(_stops(params))
-    prompt = model.prompt_tokens(request)
     grammar = _grammar(model, params)
     tokens: list[int] = []
     pieces: list[str] = []
@@ -95,7 +94,7 @@ def write(
             emit(text)
 
     try:
-        row, cached = source.begin(prompt, check)
+        row, prompt = source.begin(request, check)
         room = source.room
         limit = params.get("max_completion_tokens", params.get("max_tokens"))
         wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
@@ -122,12 +121,12 @@ def write(
         if grammar:
             grammar.close()
     say(scanner.feed(b"", last=True))
-    usage = Usage(len(prompt), len(tokens), cached)
+    usage = prompt + Usage(0, len(tokens))
     return Completion(
         text="".join(pieces),
         model=model.name,
         usage=usage,
-        cost=price.cost(usage) if price else None,
+        cost=source.cost(len(tokens)),
         latency=time.monotonic() - started,
         finish_reason=reason,
         logprobs=tuple(logprobs) if params.get("logprobs") else None,

@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pilotfish.config import Price
 from pilotfish.errors import RequestRefused
+from pilotfish.models.held import common_prefix
 from pilotfish.models.llama_c import MAX_SEQUENCES
 from pilotfish.models.llama_runtime import Context, Floats
 from pilotfish.models.sampling import Proposal
+from pilotfish.records import Request, Usage
 
 PROMPT = 0
 
@@ -184,6 +187,12 @@ class LlamaSession:
             self._tokens.extend(tokens)
         return np.concatenate(rows) if rows else cache.context.no_rows
 
+    @property
+    def room(self) -> int:
+        """How many further tokens surely fit, while no other session grows."""
+        with self._cache.lock:
+            return self._cache.free_cells
+
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens.
 
@@ -206,16 +215,25 @@ class LlamaSession:
 class HeldPrompt:
     """Logits of one answer, from sequence 0: a prompt that begins as the last one costs what differs."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, read: Callable[[Request], list[int]], price: Price) -> None:
         self.proposal: Proposal | None = None
-        self._cache = cache
         self.room = 1
+        self._cache = cache
+        self._read = read
+        self._price = price
+        self._prompt = Usage()
 
-    def begin(self, prompt: list[int], check: Callable[[], None]) -> tuple[Floats, int]:
+    def begin(self, request: Request, check: Callable[[], None]) -> tuple[Floats, Usage]:
         """Logits ``[vocab]`` after the prompt, and how many of its tokens were there already."""
+        prompt = self._read(request)
         logits, kept = self._cache.hold_prompt(prompt, check)
         self.room = max(1, self._cache.free_cells)
-        return logits[0], kept
+        self._prompt = Usage(len(prompt), 0, kept)
+        return np.asarray(logits[0]), self._prompt
+
+    def cost(self, tokens: int) -> float:
+        """US dollars for this answer with so many tokens written."""
+        return self._price.cost(self._prompt + Usage(0, tokens))
 
     def next(self, token: int, check: Callable[[], None]) -> Floats:
         """Logits ``[vocab]`` after one more token."""
@@ -223,15 +241,3 @@ class HeldPrompt:
         logits = self._cache.extend(PROMPT, at, [token], check)
         self._cache.prompt.append(token)
         return np.asarray(logits[0])
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with together.
-
-    >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
-    2
-    """
-    for at, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return at
-    return min(len(first), len(second))

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotfish.errors import RequestRefused
-from pilotfish.models.llama_cache import PROMPT, Cache, common_prefix
+from pilotfish.models.held import common_prefix
+from pilotfish.models.llama_cache import PROMPT, Cache
 from pilotfish.models.llama_runtime import Floats
 from pilotfish.models.sampling import log_softmax
 from pilotfish.models.trie import Node, nodes, undecided

@@ -76,6 +76,11 @@ class Session(Protocol):
         """
         ...
 
+    @property
+    def room(self) -> int:
+        """How many further tokens surely fit."""
+        ...
+
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
         ...

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from pilotfish.records import Chunk, Completion
+from pilotfish.records import Chunk, Completion, Decision
 
 T = TypeVar("T")
 Check = Callable[[], None]
@@ -60,8 +60,15 @@ class Worker:
             cancelled.set()
             raise
 
-    async def stream(self, work: Callable[[Check, Emit], Completion]) -> AsyncIterator[Chunk]:
-        """What ``work`` emits, piece by piece; the last chunk carries the completion it returns."""
+    async def stream(
+        self, work: Callable[[Check, Emit], Completion], decisions: tuple[Decision, ...] = ()
+    ) -> AsyncIterator[Chunk]:
+        """What ``work`` emits, piece by piece; the last chunk carries the completion it returns.
+
+        Args:
+            work: Called in the thread.
+            decisions: What is decided before the first piece.
+        """
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -72,7 +79,8 @@ class Worker:
         answer.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (text := await pieces.get()) is not None:
-                yield Chunk(text=text, delta={"content": text}, model=self.name)
+                delta = {"content": text}
+                yield Chunk(text=text, delta=delta, model=self.name, decisions=decisions)
             yield Chunk(completion=await answer)
         finally:
             answer.cancel()
