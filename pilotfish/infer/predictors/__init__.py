@@ -24,6 +24,7 @@ PREDICTORS = Registry(
         "reward-distilled": "pilotfish.infer.predictors.reward_distilled:RewardDistilled",
         "expert-loss": "pilotfish.infer.predictors.expert_loss:ExpertLoss",
         "agreement": "pilotfish.infer.predictors.agreement:Agreement",
+        "transformer": "pilotfish.infer.predictors.transformer:Transformer",
         "tags": "pilotfish.infer.predictors.tags:Tags",
         "self-knowledge": "pilotfish.infer.predictors.self_knowledge:SelfKnowledge",
         "svm": "pilotfish.infer.predictors.svm:SupportVectors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -532,3 +533,36 @@ def test_statistics_by_hand() -> None:
     assert values["words_capitalised"] == pytest.approx(2 / 7)
     assert values["question_marks"] == 1
     assert text_statistics(["", "\ud800"]).shape == (2, len(NAMES))
+
+
+def test_a_transformer_reads_the_order_of_words(tmp_path: Path) -> None:
+    """Who bites whom: one model answers when dogs bite, the other when men do."""
+    from tests.contract_rows import load_learner
+
+    learner = load_learner()
+    from pilotfish.infer.predictors.transformer import TextLearner, Transformer
+    from tests.models.tiny_bert import write_bert
+
+    def told(n: int, seed: int) -> Outcomes:
+        rng = np.random.default_rng(seed)
+        fillers = ["the", "a", "big", "old", "small", "red"]
+        first = rng.integers(2, size=n)
+        words = [("dog", "man") if one else ("man", "dog") for one in first]
+        texts = [
+            "{} {} bites {} {}".format(*np.insert(rng.choice(fillers, 2), [1, 2], w)) for w in words
+        ]
+        return outcomes_of(texts, np.stack([first, 1 - first], axis=1))
+
+    base = write_bert(tmp_path, ["dog", "man", "bites", "the", "a", "big", "old", "small", "red"])
+    data = told(160, 0)
+    made = Transformer.fit(data, None, 0, base=str(base), epochs=8)
+    assert isinstance(made.learner, learner)
+    assert isinstance(made.learner, TextLearner)
+    test = told(100, 1)
+    said = made.predict(test.texts)
+    assert np.mean(said.mean.argmax(axis=1) == test.quality.argmax(axis=1)) > 0.9
+    # The head's log-odds of the encoder's own rows are the scorer's logits.
+    from pilotfish.records import Inputs
+
+    logits = made.learner.scorer.logits(Inputs(list(test.texts)))
+    assert said.mean == pytest.approx(sigmoid(logits), abs=1e-5)
