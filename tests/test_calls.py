@@ -98,8 +98,11 @@ def test_wait_within_wait_from_a_worker_thread_works() -> None:
 
 
 INTERRUPTED = """
-import asyncio, sys
+import asyncio, signal, sys
 from pilotfish.models.calls import wait
+
+# a shell starts its background jobs with the signal ignored, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def work():
     try:

@@ -27,8 +27,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             serving(
                 {"fake": {"backend": "fake"}, "far": remote(upstream)},
                 max_body=200_000,
-                header_timeout=0.6,
-                body_timeout=0.6,
+                header_timeout=1.2,
+                body_timeout=1.2,
             ) as running,
         ):
             yield running

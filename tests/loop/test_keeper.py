@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -106,8 +107,16 @@ class World:
                 break
             except Killed:
                 self.keeper = self.start()
+        self.look()
+
+    def look(self) -> None:
+        """What the model does twice a second: see which version is in service, and have it loaded."""
         self.model._pointers._read = -1e9  # as if half a second had gone by
         wait(self.model._refresh())
+        ends = time.monotonic() + 20
+        while any(loaded is None for loaded in self.model._loaded.values()):
+            assert time.monotonic() < ends
+            time.sleep(0.005)
 
     def story(self) -> list[str]:
         """Learn, serve, drift, alarm, learn again."""
@@ -300,6 +309,7 @@ def test_local_only_tasks_are_never_checked_nor_learned(world: World) -> None:
     world.store.versions.move(
         TASK, "promoted", version=version, evidence={}, serving=version, shadow=None
     )
+    world.look()
     for seed in range(4, 10):
         world.traffic(100, seed)
         world.round()

@@ -18,6 +18,8 @@ import pytest
 from pilotfish.store.store import Store, open_store
 
 REASON = "no PostgreSQL server binaries; apt-get install postgresql"
+MEMORY = Path("/dev/shm")
+ROOM = 1 << 30  # bytes that must be free there
 
 
 @dataclass
@@ -72,7 +74,10 @@ def postgres() -> Iterator[Server]:
         pytest.skip(REASON)
     account = _account()
     # Not pytest's folder: that is closed to the other account, and too long for a socket's path.
-    folder = Path(tempfile.mkdtemp(prefix="pf-"))
+    # In memory, where that is large: on a busy disk, deleting the 11,000 files of all schemas took 11
+    # to 28 s.
+    place = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
+    folder = Path(tempfile.mkdtemp(prefix="pf-", dir=place))
     if os.geteuid() == 0:
         shutil.chown(folder, account)
     who = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []}
@@ -86,6 +91,7 @@ def postgres() -> Iterator[Server]:
         **how,
     )
     options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=60"
+    options += " -c max_wal_size=64MB"
     control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "60"]
     started = subprocess.run(
         [*control, "-l", folder / "log", "-o", options, "start"], cwd=folder, check=False, **how
