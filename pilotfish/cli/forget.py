@@ -28,12 +28,14 @@ def forget(
 ) -> None:
     """Delete what the store has of a user, a request or the time before a day; sums without texts stay.
 
-    Artifacts are not changed: those that learned from the data are named, so that they can be
-    deleted and learned again without it.
+    Versions that give out recorded answers, and have one of these, are withdrawn and deleted. Other
+    artifacts are not changed: those that learned from the data are named, so that they can be deleted
+    and learned again without it.
     """
     from dataclasses import asdict
 
     from pilotfish.config import load_config
+    from pilotfish.loop.forgetting import withdraw_reused
     from pilotfish.store.store import open_store
 
     _check(user, request, before)
@@ -50,19 +52,24 @@ def forget(
         typer.confirm(f"Delete {what} from the store?", abort=True)
     with open_store(store or load_config().store) as database:
         gone = database.ledger.forget(user=user, request_id=request, before=until)
+        withdrawn = withdraw_reused(database, gone.versions)
         folders = {
             f"{task}@{number}": database.versions.version(task, number).artifact
             for task, number in gone.versions
         }
     if as_json:
-        typer.echo(json.dumps({**asdict(gone), "artifacts": folders}))
+        plain = {**asdict(gone), "artifacts": folders, "withdrawn": withdrawn}
+        typer.echo(json.dumps(plain))
         return
     typer.echo(
         f"Deleted {gone.requests} requests, {gone.calls} stored answers and {gone.remarks} checks "
         "and remarks."
     )
     for name, folder in folders.items():
-        typer.echo(f"{name} has learned from them: {folder}")
+        if name in withdrawn:
+            typer.echo(f"{name} could give them out: withdrawn, and {folder} is deleted")
+        else:
+            typer.echo(f"{name} has learned from them: {folder}")
 
 
 def _check(user: str, request: str, before: datetime | None) -> None:

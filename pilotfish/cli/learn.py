@@ -43,6 +43,9 @@ def learn(
         list[str] | None, typer.Option(help="Let only these students race. Default: all that fit.")
     ] = None,
     encoder: Annotated[str, typer.Option(help="Encoder for the students.")] = "static",
+    judge: Annotated[
+        str, typer.Option(help="Model that compares free texts. Default: the task's large model.")
+    ] = "",
     nice: Annotated[
         int,
         typer.Option(min=0, max=19, help="How far it gives way to the gateway on a busy machine."),
@@ -77,6 +80,7 @@ def learn(
             delta=delta,
             students=tuple(student) if student else None,
             encoder=encoder,
+            judge=judge,
             budget=Budget.parse(budget) if budget else Budget(),
             folder=out,
         ),

@@ -29,6 +29,13 @@ def tasks(
         bool | None,
         typer.Option("--record/--no-record", help="Whether its texts are kept in the store."),
     ] = None,
+    reuse: Annotated[
+        str,
+        typer.Option(
+            help="Who may get a recorded answer again: never, user (who got it; the default), key (same "
+            "API key) or all."
+        ),
+    ] = "",
     fewest: Annotated[int, typer.Option(help="Requests that make a task.")] = 20,
     estimate: Annotated[
         bool, typer.Option(help="Try a quick student on each; --no-estimate is faster.")
@@ -47,7 +54,7 @@ def tasks(
 
     config = load_config()
     with open_store(store or config.store) as database:
-        marks = _marks(local_only, redact, record)
+        marks = _marks(local_only, redact, record, reuse)
         if name or marks:
             if marks:
                 _mark(database, name, marks)
@@ -75,8 +82,14 @@ def tasks(
     _table(found, pointers)
 
 
-def _marks(local_only: bool | None, redact: str | None, record: bool | None) -> dict[str, Any]:
+def _marks(
+    local_only: bool | None, redact: str | None, record: bool | None, reuse: str
+) -> dict[str, Any]:
     marks: dict[str, Any] = {}
+    if reuse:
+        from pilotfish.loop.reuse_scope import check_scope
+
+        marks["reuse"] = check_scope(reuse)
     if local_only is not None:
         marks["local_only"] = local_only
     if redact is not None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pilotfish.store.card import CARD_NAME
 from pilotfish.store.store import Store
 from pilotfish.store.versions import Pointer, Version
 
+WITHDRAWN = "withdrawn"  # the kind of the event
 PLACES = ("shadow", "canary", "serving", "previous")
 
 
@@ -42,24 +42,21 @@ def withdraw_reused(store: Store, versions: Iterable[tuple[str, int]]) -> list[s
 def withdraw(store: Store, version: Version, why: str) -> None:
     """Take a version out of all places and delete its folder; done again, it changes nothing.
 
+    One that is in no place is marked as well, so that it does not enter later.
+
     Raises:
         StoreError: The pointer could not be changed.
         OSError: The folder could not be deleted; the version is out of service all the same.
     """
+    task, number = version.task, version.version
     while True:
-        pointer = store.versions.pointers().get(version.task)
-        if pointer is None or version.version not in astuple(pointer):
-            break
-        changes = _without(pointer, version.version)
-        if not changes:
+        pointer = store.versions.pointers().get(task) or Pointer(task)
+        changes = _without(pointer, number)
+        known = {event.version for event in store.versions.events(task, kind=WITHDRAWN)}
+        if number in known and not changes:
             break
         if store.versions.move(
-            version.task,
-            "withdrawn",
-            version=version.version,
-            evidence={"why": why},
-            serial=pointer.serial,
-            **changes,
+            task, WITHDRAWN, version=number, evidence={"why": why}, serial=pointer.serial, **changes
         ):
             break
     folder = Path(version.artifact)

@@ -24,6 +24,7 @@ from pilotfish.loop.answers import Kind
 from pilotfish.loop.following import Follower, Item, Shares
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
+from pilotfish.loop.learn_reuse import TextTask, learn_text
 from pilotfish.loop.learned import to_send
 from pilotfish.loop.lessons import MARK, MOST_ROWS, large_of, lessons
 from pilotfish.loop.steps import Steps
@@ -271,7 +272,8 @@ class Keeper:
     def _is_due(self, name: str, state: TaskState, pointer: Pointer | None) -> bool:
         settings = self.settings
         kind = self.kinds().get(name)
-        if not Kind(kind or "").learned or self.follower.marks[name].get("local_only"):
+        marks = self.follower.marks[name]
+        if not (kind == "text" or Kind(kind or "").learned) or marks.get("local_only"):
             return False
         if settings.only and name not in settings.only:
             return False
@@ -307,8 +309,10 @@ class Keeper:
         same requests, and so buys nothing else.
         """
         state = self.states[name]
-        before = state.attempt or Attempt(state.rows, self._cursor.last)
-        attempt = state.attempt = replace(before, begun=before.begun + 1)
+        days = await asyncio.to_thread(self.store.ledger.days, name)
+        bought = sum(day.lessons for day in days)
+        first = Attempt(state.rows, self._cursor.last, bought)
+        attempt = state.attempt = first if state.attempt is None else state.attempt.again(bought)
         await self._commit_states()
         try:
             outcome = await asyncio.to_thread(self._learn, name, attempt)
@@ -347,19 +351,27 @@ class Keeper:
         small = [row.id for row in rows if row.model.startswith(name + MARK)]
         settings, most = self._effort(attempt)
         checks = self.store.ledger.checks_of(small)
-        known = lessons(definition, rows, checks=checks, most=most)
         marks = self.follower.marks[name]
-        sent = [to_send(request, marks) for request in known.requests]
-        known = replace(known, requests=sent)
         pointer = self.store.versions.pointers().get(name)
         in_service = None
         if pointer is not None and pointer.serving is not None:
             in_service = self.store.versions.version(name, pointer.serving)
+        large = self.follower.large(name)
+        if self.kinds().get(name) == "text":
+            judge = self._models.load(settings.judge) if settings.judge else large
+            task = TextTask(definition, marks, self.store, large, judge, settings, self.config)
+            return learn_text(
+                task if most == MOST_ROWS else replace(task, most=most), rows, checks=checks,
+                since=since, in_service=in_service, progress=self.progress,
+            )  # fmt: skip
+        known = lessons(definition, rows, checks=checks, most=most)
+        sent = [to_send(request, marks) for request in known.requests]
+        known = replace(known, requests=sent)
         return learn(
             definition,
             known,
             self.store,
-            self.follower.large(name),
+            large,
             settings,
             config=self.config,
             since=since,
@@ -369,11 +381,11 @@ class Keeper:
 
     def _effort(self, attempt: Attempt) -> tuple[LearnSettings, int]:
         """How much is learned, by how often that was cut off: settings, and requests at most."""
-        settings, cut_off = self.settings.learn, attempt.begun - 1
-        if cut_off < CUT_OFF:
+        settings, beyond = self.settings.learn, attempt.cut_off - CUT_OFF
+        if beyond < 0:
             return settings, MOST_ROWS
         settings = replace(settings, students=(settings.students or (QUICK_STUDENT,))[:1])
-        return settings, max(MOST_ROWS >> (cut_off - CUT_OFF), 2 * self.settings.fewest)
+        return settings, max(MOST_ROWS >> beyond, 2 * self.settings.fewest)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -51,6 +51,7 @@ class LearnSettings:
         delta: Probability that a promise may fail; also that a watch ever raises a false alarm.
         students: Who races; None for all that fit.
         encoder: Spec of the encoder.
+        judge: Spec of the model that compares texts; "" for the large model.
         budget: What may be spent on the large model for one version.
         horizon: Requests that will profit; default as many as were recorded.
         folder: Where artifacts go.
@@ -62,6 +63,7 @@ class LearnSettings:
     delta: float = 0.05
     students: tuple[str, ...] | None = None
     encoder: str = "static"
+    judge: str = ""
     budget: Budget = field(default_factory=Budget)
     horizon: int | None = None
     folder: Path = Path("learned")

@@ -37,7 +37,7 @@ from pilotfish.loop.learned import as_asked, load_version
 from pilotfish.loop.lessons import Definition
 from pilotfish.loop.likeness import Likeness
 from pilotfish.loop.reuse import ReuseModel
-from pilotfish.loop.reuse_rows import Asked, build, own_rows
+from pilotfish.loop.reuse_rows import MOST_ENTRIES, Asked, build, own_rows
 from pilotfish.loop.reuse_scope import scope_of
 from pilotfish.loop.verdicts import Verdicts
 from pilotfish.models.cached import CachedModel
@@ -72,9 +72,9 @@ class TextTask:
         store: Where calls and the version go.
         large: The large model.
         judge: Who compares answers.
-        judge_spec: Its name in the configuration; "" for the large model.
         settings: What is promised.
         config: Declares the encoder.
+        most: Requests at most, the latest.
     """
 
     definition: Definition
@@ -82,9 +82,9 @@ class TextTask:
     store: Store
     large: Model
     judge: Model
-    judge_spec: str
     settings: LearnSettings
     config: Config
+    most: int = MOST_ENTRIES
 
 
 def learn_text(
@@ -111,6 +111,7 @@ def learn_text(
         ModelError: The large model or the judge cannot be reached; what was answered is kept.
     """
     rows = own_rows(task.definition, traffic, checks or {}, scope_of(task.marks))
+    rows = rows[-task.most :]
     return _Learning(task, rows, progress or Progress(), since).run(in_service)
 
 
@@ -328,7 +329,7 @@ class _Learning:
                 "on": "served",
                 "delta": self.settings.delta,
                 "kind": "text",
-                "judge": task.judge_spec,
+                "judge": self.settings.judge,
             },
             learned,
         )

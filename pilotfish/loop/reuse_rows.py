@@ -51,7 +51,7 @@ class Asked:
 def own_rows(
     definition: Definition, traffic: Iterable[Recorded], checks: Mapping[str, Check], scope: str
 ) -> list[Asked]:
-    """The task's requests, oldest first; the latest :data:`MOST_ENTRIES` of them.
+    """The task's requests, oldest first.
 
     Args:
         definition: The task.
@@ -77,7 +77,7 @@ def own_rows(
             answer = None
         whole = whole and answer is not None and not _REDACTED.search(answer)
         rows.append(Asked(row, question, answer, whole))
-    return rows[-MOST_ENTRIES:]
+    return rows
 
 
 def build(

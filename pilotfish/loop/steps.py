@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pilotfish.loop.forgetting import WITHDRAWN
 from pilotfish.loop.inputs_drift import InputsSeen
 from pilotfish.loop.lessons import MARK
 from pilotfish.loop.trial import SHADOW, Evidence, TaskState, verdict
@@ -60,22 +61,34 @@ class Steps:
             pointer = pointers.get(task)
             if pointer is None:
                 continue
-            if state.serving is not None and state.serving.version != pointer.serving:
+            serving, trial = state.serving, state.trial
+            if serving is not None and serving.version != pointer.serving:
+                self._leave(task, state, serving)
                 state.serving = None
-            trial = state.trial
             if trial is not None and trial.version != getattr(pointer, trial.role):
+                self._leave(task, state, trial)
                 state.trial = None
             if state.serving is not None and state.serving.watch.alarm:
                 self._alarm(task, state, state.serving, pointer, commit)
             elif state.trial is not None:
                 self._advance(task, state.trial, pointer)
 
+    def _leave(self, task: str, state: TaskState, evidence: Evidence) -> None:
+        """A version is no longer where it was; one that was withdrawn is learned again at once."""
+        if self._is_withdrawn(task, evidence.version):
+            state.tried = 0
+
+    def _is_withdrawn(self, task: str, number: int) -> bool:
+        """Whether it held what was forgotten."""
+        gone = self._versions.events(task, kind=WITHDRAWN)
+        return any(event.version == number for event in gone)
+
     def _enter(self, task: str, state: TaskState, pointer: Pointer | None) -> None:
         """A version that was just learned enters in shadow, once."""
         made = state.made or {}
         number = int(made["version"])
         entered = {event.version for event in self._versions.events(task, kind=SHADOW)}
-        if number not in entered:
+        if number not in entered and not self._is_withdrawn(task, number):
             serial = 0 if pointer is None else pointer.serial
             places = {"shadow": number}
             if not self._versions.move(
