@@ -31,10 +31,14 @@ _EXPORTS = {
     "open_store": "pilotfish.store.store",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
+_ROOMS = ("curate",)  # used as ``pf.curate.Pipeline``
+
+__all__ = ["__version__", *sorted([*_EXPORTS, *_ROOMS])]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"pilotfish.{name}")
     if name not in _EXPORTS:
         raise AttributeError(f"module 'pilotfish' has no attribute {name!r}")
     value = getattr(importlib.import_module(_EXPORTS[name]), name)

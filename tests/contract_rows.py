@@ -455,6 +455,7 @@ STEPS: dict[str, dict[str, Any]] = {
 
 TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.curate.STEPS": STEPS,
+    "pilotfish.curate.engines.ENGINES": dict.fromkeys(["local", "processes", "ray"]),
     "pilotfish.models.BACKENDS": MODELS,
     "pilotfish.models.CLASSIFIERS": CLASSIFIERS,
     "pilotfish.models.COMPOSITES": COMPOSITES,

@@ -1,0 +1,92 @@
+"""Worker processes on this machine, one piece each at a time.
+
+Workers are started afresh (not forked), because a fork of a process with Arrow's threads may hang. One
+that loses its parent ends by itself, so a killed run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from pilotfish.curate.files import Piece
+from pilotfish.curate.tally import PieceTally
+from pilotfish.curate.work import Beat, Job, run_piece
+from pilotfish.errors import InputError
+
+LOOK_SECONDS = 0.25  # how often progress is looked at
+AHEAD = 2  # pieces a worker that are handed out before they are needed
+
+_job: Job
+_progress: Any  # bytes and rows that all workers have done so far
+
+
+def run_processes(
+    job: Job, pieces: Sequence[Piece], workers: int, beat: Beat
+) -> Iterator[tuple[int, PieceTally]]:
+    """Work in ``workers`` processes.
+
+    Raises:
+        InputError: A worker was killed, most likely for want of memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    progress: Any = context.Array("q", 2)
+    seen = [0, 0]
+
+    def look() -> None:
+        now = list(progress)
+        beat(now[0] - seen[0], now[1] - seen[1])
+        seen[:] = now
+
+    pool = ProcessPoolExecutor(workers, context, _begin, (job, progress))
+    waiting = iter(pieces)
+    under_way: set[Future[tuple[int, PieceTally]]] = set()
+    try:
+        while True:
+            while len(under_way) < AHEAD * workers and (piece := next(waiting, None)) is not None:
+                under_way.add(pool.submit(_work, piece))
+            if not under_way:
+                break
+            ended, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)
+            look()
+            for future in ended:
+                yield future.result()
+        look()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker process was killed, most likely because memory ran out.",
+            remedy="Use fewer --workers, and run the same command again: what is finished is kept.",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(job: Job, progress: Any) -> None:
+    global _job, _progress
+    _job, _progress = job, progress
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)  # the processes are the parallelism
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
+
+
+def _work(piece: Piece) -> tuple[int, PieceTally]:
+    def beat(size: int, rows: int) -> None:
+        with _progress.get_lock():
+            _progress[0] += size
+            _progress[1] += rows
+
+    return piece.number, run_piece(_job, piece, beat)

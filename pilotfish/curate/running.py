@@ -1,0 +1,277 @@
+"""One run of a pipeline: what is to be done, what is done already, and what it came to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pilotfish.curate import finishing, first_look
+from pilotfish.curate.engines import ENGINES
+from pilotfish.curate.files import PIECE_BYTES, Piece, find_files, plan
+from pilotfish.curate.folder import Folder, writing
+from pilotfish.curate.identity import fingerprint, shown
+from pilotfish.curate.meter import Meter
+from pilotfish.curate.reading import MAX_ROW_BYTES, ReadOptions
+from pilotfish.curate.result import CurateResult
+from pilotfish.curate.step import FittedStep, State, Step
+from pilotfish.curate.tally import PieceTally, total
+from pilotfish.curate.work import Job, read_batches, read_mark
+from pilotfish.curate.writing import OutputOptions
+from pilotfish.errors import ConfigError, InputError
+from pilotfish.progress import Progress
+
+if TYPE_CHECKING:
+    from pilotfish.curate.pipeline import Pipeline
+
+SAMPLED_PIECES = 10
+SAMPLE_PIECE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How to run; see :meth:`pilotfish.curate.pipeline.Pipeline.run`."""
+
+    engine: str = "local"
+    workers: int | None = None
+    format: str | None = None
+    packing: str | None = None
+    input_format: str | None = None
+    shard_bytes: int = PIECE_BYTES
+    max_row_bytes: int = MAX_ROW_BYTES
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "shard_bytes", "max_row_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"Got {name}={value}, but expected at least 1.")
+
+
+class Run:
+    """A pipeline on its inputs.
+
+    Args:
+        pipeline: The steps.
+        inputs: Paths, folders, globs or URLs.
+        settings: How.
+        progress: Where stages are reported.
+
+    Raises:
+        InputError: An input is not there.
+        ConfigError: A setting is wrong.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        inputs: Sequence[str | Path],
+        settings: RunSettings,
+        progress: Progress,
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._progress = progress
+        self._engine = ENGINES.load(settings.engine)
+        self._files = find_files(inputs, settings.input_format)
+        self._read = ReadOptions(pipeline.text, pipeline.reads, settings.max_row_bytes)
+
+    def write(self, output: str | Path, work: str | Path | None) -> CurateResult:
+        """Do what is left to do, and report on all of it."""
+        started = time.monotonic()
+        folder = Folder(output)
+        self._refuse_overlap(folder)
+        pieces = plan(self._files, self._settings.shard_bytes)
+        options = first_look.output_options(
+            self._files, pieces, self._read, self._settings.format, self._settings.packing
+        )
+        mark = self._fingerprint(options)
+        if (known := finishing.read_report(folder)) is not None:
+            if known.fingerprint == mark:
+                self._progress.say(f"{folder.url} is finished already; nothing was done.")
+                return known
+            raise _other_run(folder.url)
+        first_look.refuse_unusable(pieces, self._read)
+        folder.create()
+        where = _work_folder(folder, work, mark)
+        with finishing.claimed(where):
+            self._check_work(where, folder, mark)
+            tallies, resumed = self._passes(where, pieces, folder, options)
+            result = self._result(tallies, folder.url, 1.0)
+            result.resumed = resumed
+            result.fingerprint = mark
+            result.seconds = time.monotonic() - started
+            finishing.finish(folder, where, pieces, tallies[0], result)
+        shutil.rmtree(where, ignore_errors=True)
+        return result
+
+    def sample(self, rows: int) -> CurateResult:
+        """What it would come to, by about so many rows."""
+        started = time.monotonic()
+        pieces = plan(self._files, SAMPLE_PIECE_BYTES)
+        first_look.refuse_unusable(pieces, self._read)
+        step = max(1, -(-len(pieces) // SAMPLED_PIECES))
+        chosen = pieces[::step]
+        self._read = replace(self._read, limit=max(1, -(-rows // max(1, len(chosen)))))
+        options = OutputOptions("jsonl", "none", self._pipeline.text)
+        with tempfile.TemporaryDirectory(prefix="pilotfish-sample-") as where:
+            tallies, _ = self._passes(Path(where), chosen, None, options)
+        size = sum(file.size for file in self._files)
+        seen = sum(tally.bytes_read for tally in tallies[0].values())
+        result = self._result(tallies, "", min(1.0, seen / size) if size else 1.0)
+        result.seconds = time.monotonic() - started
+        return result
+
+    def _refuse_overlap(self, folder: Folder) -> None:
+        inside = [file.url for file in self._files if _inside(file.url, folder.url)]
+        if inside:
+            raise ConfigError(
+                f"The input {inside[0]!r} lies in the output folder.",
+                remedy="Name another output folder.",
+            )
+
+    def _fingerprint(self, options: OutputOptions) -> str:
+        facts = {
+            "steps": self._pipeline.steps,
+            "text": self._pipeline.text,
+            "options": options,
+            "shard_bytes": self._settings.shard_bytes,
+            "max_row_bytes": self._settings.max_row_bytes,
+        }
+        return fingerprint(self._files, facts)
+
+    def _check_work(self, work: Path, folder: Folder, mark: str) -> None:
+        path = work / "run.json"
+        if path.exists():
+            if msgspec.json.decode(path.read_bytes()) != mark:
+                raise _other_run(str(work))
+            return
+        if any(name.startswith("part-") for name in folder.names()):
+            raise _other_run(folder.url)
+        with writing(str(path)):
+            path.write_bytes(msgspec.json.encode(mark))
+
+    def _passes(
+        self,
+        work: Path,
+        pieces: Sequence[Piece],
+        output: Folder | None,
+        options: OutputOptions,
+    ) -> tuple[list[dict[int, PieceTally]], int]:
+        """The tallies of all pieces, pass by pass, and how many were there already."""
+        found: list[dict[int, PieceTally]] = []
+        resumed = 0
+        cuts = _cuts(self._pipeline.steps)
+        for number, (steps, fitting) in enumerate(cuts):
+            last = number == len(cuts) - 1
+            first = 0 if not number else sum(len(s) for s, _ in cuts[:number])
+            labels = self._pipeline.labels[first : first + len(steps)]
+            job = Job(
+                number, work, (), labels, fitting, self._read, output if last else None, options
+            )
+            with writing(str(job.folder())):
+                job.folder().mkdir(parents=True, exist_ok=True)
+            marks = {piece.number: read_mark(job.done(piece.number)) for piece in pieces}
+            done = {piece: tally for piece, tally in marks.items() if tally is not None}
+            left = [piece for piece in pieces if piece.number not in done]
+            resumed += len(done)
+            if left:
+                ready = [self._fitted(work, number - 1, step) for step in steps]
+                job = replace(job, steps=tuple(ready))
+                before = found[-1] if found else {}
+                with Meter(self._progress, job, len(cuts), pieces, done, before) as meter:
+                    workers = min(self._settings.workers or _cores(), len(left))
+                    for piece, tally in self._engine(job, left, workers, meter.beat):
+                        done[piece] = tally
+            found.append({piece.number: done[piece.number] for piece in pieces})
+        return found, resumed
+
+    def _fitted(self, work: Path, number: int, step: Step | FittedStep) -> Step:
+        """A plain step as it is; a fitted one by the states of the pass before."""
+        if not isinstance(step, FittedStep):
+            return step
+        before = work / f"pass-{number}"
+        folder = before / "fit"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with self._progress.stage(f"fit {step.name}"):
+            return step.reduce(_States(before), folder)
+
+    def _result(
+        self, tallies: list[dict[int, PieceTally]], output: str, sample: float
+    ) -> CurateResult:
+        sums = [total(one.values()) for one in tallies]
+        if not sums[0].rows_read:
+            reasons = ", ".join(f"{name} ({n:,})" for name, n in sums[0].rejects.items())
+            raise InputError(f"The input holds no usable row{': ' + reasons if reasons else ''}.")
+        counted = [step for one in sums for step in one.steps]
+        return CurateResult(
+            output=output,
+            shards=sums[-1].outputs,
+            files=len(self._files),
+            empty_files=sum(not file.size for file in self._files),
+            rows_read=sums[0].rows_read,
+            bytes_read=sums[0].bytes_read,
+            rows_kept=sums[-1].rows_out,
+            rejected=dict(sorted(sums[0].rejects.items(), key=lambda item: (-item[1], item[0]))),
+            steps=counted,
+            sample=sample,
+            engine=self._settings.engine,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            pipeline=[shown(step) for step in self._pipeline.steps],
+        )
+
+
+class _States:
+    """All states of a pass, read from disk; can be iterated again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[State]:
+        for path in sorted(self._folder.glob("states-*.arrow")):
+            yield from read_batches(path)
+
+
+def _cuts(
+    steps: Sequence[Step | FittedStep],
+) -> list[tuple[list[Step | FittedStep], FittedStep | None]]:
+    """The steps of each pass, and what is fitted at its end; a fitted step begins the next pass."""
+    cuts: list[tuple[list[Step | FittedStep], FittedStep | None]] = []
+    current: list[Step | FittedStep] = []
+    for step in steps:
+        if isinstance(step, FittedStep):
+            cuts.append((current, step))
+            current = []
+        current.append(step)
+    return [*cuts, (current, None)]
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def _work_folder(folder: Folder, work: str | Path | None, mark: str) -> Path:
+    if work is not None:
+        return Path(work).expanduser().absolute()
+    if folder.local:
+        return Path(folder.url) / "_work"
+    return Path.cwd() / ".pilotfish-curate" / mark
+
+
+def _other_run(where: str) -> ConfigError:
+    return ConfigError(
+        f"{where!r} holds another run: other inputs, steps or settings.",
+        remedy="Name another output folder, or remove this one.",
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
