@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pilotfish.infer.bounds import clopper_pearson_upper
@@ -117,12 +117,23 @@ class Attempt:
     Attributes:
         rows: Requests of the task when it began.
         last: Number of the last recorded request that is learned from.
-        begun: How many times it was begun.
+        bought: Lessons bought for the task until it was begun the last time.
+        cut_off: How many times it was cut off before anything else was bought.
     """
 
     rows: int
     last: int
-    begun: int = 0
+    bought: int
+    cut_off: int = 0
+
+    def again(self, bought: int) -> Attempt:
+        """Begun once more; what was bought meanwhile was a step forward.
+
+        >>> Attempt(300, 900, 5).again(25).cut_off, Attempt(300, 900, 5).again(5).cut_off
+        (0, 1)
+        """
+        fruitless = bought == self.bought
+        return replace(self, bought=bought, cut_off=self.cut_off + fruitless)
 
 
 @dataclass

@@ -4,11 +4,13 @@
 
 Each life is a process of its own, forked from this one, which has imported everything. It kills itself
 with SIGKILL just before or just after the first call of its point; the point's name and the time go to
-stdout as JSON. When all deaths have been died, the last life goes on until SIGTERM.
+stdout as JSON. Where the point is "short", a life is long enough to fit one student and to store as many
+answers as the second word says. When all deaths have been died, the last life goes on until SIGTERM.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -22,6 +24,7 @@ import wordllama  # noqa: F401
 
 import pilotfish.loop.keeper  # noqa: F401
 from pilotfish.cli.main import app
+from pilotfish.loop import race
 from pilotfish.store.ledger import Ledger
 from pilotfish.store.store import Store
 from pilotfish.store.versions import Versions
@@ -40,6 +43,10 @@ def die() -> None:
 
 def arm(point: str, when: str) -> None:
     """Make the first call of a point deadly."""
+    if point == "short":
+        limit(race, "try_student", 2)
+        limit(Store, "put", int(when) + 1)
+        return
     name, _, kind = point.partition(":")
     owner, method = POINTS[name]
     whole: Callable[..., Any] = getattr(owner, method)
@@ -54,6 +61,19 @@ def arm(point: str, when: str) -> None:
         return result
 
     setattr(owner, method, deadly)
+
+
+def limit(owner: Any, name: str, most: int) -> None:
+    """Make a call deadly: the one of this number in a life."""
+    whole: Callable[..., Any] = getattr(owner, name)
+    calls = itertools.count(1)
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == most:
+            die()
+        return whole(*arguments, **options)
+
+    setattr(owner, name, deadly)
 
 
 def live(options: list[str], death: list[str] | None) -> int:
@@ -72,6 +92,8 @@ def main() -> None:
     deaths, options = json.loads(sys.argv[1]), sys.argv[2:]
     for death in deaths:
         status = live(options, death)
+        if not status:
+            return  # it was asked to stop
         if status != -signal.SIGKILL:
             sys.exit(f"It should have died at {death}, but ended with {status}.")
         print(json.dumps({"death": death, "time": time.time()}), flush=True)
