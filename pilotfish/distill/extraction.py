@@ -127,10 +127,7 @@ class Extraction:
         """Answers as the large model would write them, and scores ``[n]`` in [0, 1]."""
         if not isinstance(inputs, Inputs):
             inputs = Inputs(inputs)
-        tokens = [Tokens.of(text) for text in inputs.texts]
-        texts = Texts(
-            inputs, tokens, self.vocabulary.features(tokens), self.vocabulary.bags(tokens)
-        )
+        texts = Texts.of(inputs, self.vocabulary)
         columns = [one.best(texts) for one in self.fields]
         logs = np.zeros(len(inputs))
         for column in columns:
@@ -255,10 +252,10 @@ def fit_extraction(
     """
     n = len(inputs)
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
-    tokens = [Tokens.of(text) for text in inputs.texts]
-    vocabulary = Vocabulary.fit(tokens)
-    texts = Texts(inputs, tokens, vocabulary.features(tokens), vocabulary.bags(tokens))
-    setting = FitField(texts, w, folds(inputs.texts, seed), encoder, seed)
+    vocabulary = Vocabulary.fit([Tokens.of(text) for text in inputs.texts])
+    texts = Texts.of(inputs, vocabulary)
+    features, bags = vocabulary.features(texts.columns), vocabulary.bags(texts.bags)
+    setting = FitField(texts, features, bags, w, folds(inputs.texts, seed), encoder, seed)
     fields: list[FieldStudent] = []
     logs, agreed = np.zeros(n), np.ones(n, bool)
     by_field: dict[Path, float] = {}

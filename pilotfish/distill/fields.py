@@ -21,7 +21,7 @@ from pilotfish.distill.objects import Path, name_of
 from pilotfish.distill.spans import choose_spans, meant
 from pilotfish.distill.student import Student, fit_and_crossfit, restore_student, student_files
 from pilotfish.distill.tagger import OTHER, Tagger, fit_tagger
-from pilotfish.distill.tokens import Ints, Matrix, Tokens
+from pilotfish.distill.tokens import Ints, Matrix, Tokens, Vocabulary
 from pilotfish.errors import InputError
 from pilotfish.models.protocols import Encoder
 from pilotfish.records import Inputs
@@ -45,14 +45,21 @@ class Texts:
     Attributes:
         inputs: ``n`` inputs.
         tokens: Their tokens ``[n]``.
-        features: Of all tokens.
-        bags: Words of each text.
+        columns: Features of all tokens ``[t, 15]``.
+        bags: Words of each text ``[n]``.
     """
 
     inputs: Inputs
     tokens: Sequence[Tokens]
-    features: Matrix
-    bags: Matrix
+    columns: Ints
+    bags: Sequence[Ints]
+
+    @classmethod
+    def of(cls, inputs: Inputs, vocabulary: Vocabulary) -> Texts:
+        """Read inputs."""
+        tokens = [Tokens.of(text) for text in inputs.texts]
+        bags = [vocabulary.bag(one) for one in tokens]
+        return cls(inputs, tokens, vocabulary.columns(tokens), bags)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class FitField:
 
     Attributes:
         texts: The inputs.
+        features: Of their tokens.
+        bags: Of their words.
         weights: How many inputs each stands for ``[n]``.
         fold: ``[n]``.
         encoder: For classifiers.
@@ -68,6 +77,8 @@ class FitField:
     """
 
     texts: Texts
+    features: Matrix
+    bags: Matrix
     weights: Doubles
     fold: Ints
     encoder: Encoder | None
@@ -114,8 +125,12 @@ class Tagged:
 
     def best(self, texts: Texts) -> list[Best]:
         """See :class:`Maker`."""
-        found = self.tagger.predict(texts.tokens, texts.features, texts.bags)
-        return [best_value(one) for one in found]
+        out, first = [], 0
+        for tokens, bag in zip(texts.tokens, texts.bags, strict=True):
+            columns = texts.columns[first : first + len(tokens)]
+            out.append(best_value(self.tagger.predict(tokens, columns, bag)))
+            first += len(tokens)
+        return out
 
     def state(self) -> State:
         """See :class:`Maker`."""
@@ -262,8 +277,7 @@ def _fit_tagged(keys: Sequence[str], setting: FitField) -> tuple[Maker, list[Bes
     there = [_is_plain(k) and bool(meant(t, spans, k)) for t, k in zip(tokens, keys, strict=True)]
     fixed = _fixed([key for key, found in zip(keys, there, strict=True) if not found], len(keys))
     tagger, held = fit_tagger(
-        spans, fixed, tokens, keys, setting.weights, setting.fold, setting.texts.features,
-        setting.texts.bags,
+        spans, fixed, tokens, keys, setting.weights, setting.fold, setting.features, setting.bags,
     )  # fmt: skip
     return Tagged(tagger), [best_value(one) for one in held]
 

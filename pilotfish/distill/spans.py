@@ -118,8 +118,8 @@ class Spans:
                 if shapes[end].lstrip(" >") in self.last:
                     yield start, end
 
-    def of(self, tokens: Tokens) -> tuple[list[Span], list[float]]:
-        """The candidates of one text, and the number that each means (0 where none)."""
+    def of(self, tokens: Tokens) -> tuple[list[Span], NDArray[np.float32]]:
+        """The candidates of one text, and their dense features ``[c, PLACES]``."""
         spans: list[Span] = []
         sizes: list[float] = []
         numeric = self.type != "string"
@@ -135,7 +135,7 @@ class Spans:
                     seen.append(value)
                     spans.append((start, end, how))
                     sizes.append(float(value) if numeric else 0.0)
-        return spans, sizes
+        return spans, self._dense(spans, sizes)
 
     def all(self, texts: Sequence[Tokens]) -> Candidates:
         """The candidates of many texts."""
@@ -143,9 +143,9 @@ class Spans:
         parts = []
         first = 0
         for number, tokens in enumerate(texts):
-            spans, sizes = self.of(tokens)
+            spans, dense = self.of(tokens)
             rows.extend((number, first + start, first + end, how) for start, end, how in spans)
-            parts.append(self._dense(spans, sizes))
+            parts.append(dense)
             first += len(tokens)
         table = np.array(rows, np.int64).reshape(-1, 4)
         dense = np.vstack(parts) if parts else np.zeros((0, PLACES), np.float32)

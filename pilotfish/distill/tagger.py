@@ -20,7 +20,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from pilotfish.distill.spans import PLACES, Candidates, Spans, meant
-from pilotfish.distill.tokens import Ints, Matrix, Tokens, Vocabulary
+from pilotfish.distill.tokens import Ints, Matrix, Tokens
 from pilotfish.models.objects import canonical_value
 
 Floats = NDArray[np.float32]
@@ -69,13 +69,34 @@ class Tagger:
     weights: Weights
     temperature: float = 1.0
 
-    def predict(
-        self, texts: Sequence[Tokens], features: Matrix, bags: Matrix
-    ) -> list[dict[str, float]]:
-        """The probability of each value that may be meant, for each text."""
-        problem = Problem(self.spans.all(texts), features, bags, len(self.fixed))
-        scores = problem.scores(self.weights) / self.temperature
-        return self.values(texts, problem, problem.softmax(scores))
+    def predict(self, tokens: Tokens, columns: Ints, bag: Ints) -> dict[str, float]:
+        """The probability of each value that may be meant.
+
+        The same as :class:`Problem` says, for one text and without its matrices: a tenth of the time.
+
+        Args:
+            tokens: The text.
+            columns: Features of its tokens ``[t, 15]``.
+            bag: Its words.
+        """
+        weights = self.weights
+        fixed = weights.bias + weights.fixed[bag].sum(axis=0) * max(len(bag), 1) ** -0.5
+        spans, dense = self.spans.of(tokens)
+        scores = fixed.astype(np.float64)
+        if spans:
+            by_token = weights.tokens[columns].sum(axis=1, dtype=np.float64)
+            inside = np.concatenate([[0.0], by_token[:, 2].cumsum()])
+            start, end, _ = np.array(spans).T
+            stretch = by_token[start, 0] + by_token[end, 1] + inside[end + 1] - inside[start]
+            scores = np.concatenate([scores, stretch + dense @ weights.places])
+        scores = np.exp((scores - scores.max()) / self.temperature)
+        proba = (scores / scores.sum()).tolist()
+        out = dict(zip(self.fixed, proba, strict=False))
+        for (start, end, how), p in zip(spans, proba[len(self.fixed) :], strict=True):
+            if p > LEAST and (value := self.spans.value(tokens, start, end, how)) is not None:
+                key = canonical_value(value)
+                out[key] = out.get(key, 0.0) + p
+        return out
 
     def values(
         self, texts: Sequence[Tokens], problem: Problem, proba: Doubles
@@ -332,9 +353,3 @@ def _temperature(
     bounds = (np.log(0.2), np.log(10.0))
     found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
     return float(np.exp(found.x))
-
-
-def vocabulary_of(texts: Sequence[Tokens]) -> tuple[Vocabulary, Matrix, Matrix]:
-    """The vocabulary of texts, with the features of their tokens and their words."""
-    vocabulary = Vocabulary.fit(texts)
-    return vocabulary, vocabulary.features(texts), vocabulary.bags(texts)

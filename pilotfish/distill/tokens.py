@@ -135,8 +135,8 @@ class Vocabulary:
     def _sizes(self) -> tuple[int, int]:
         return len(self.words) + UNKNOWN + 1, len(self.shapes) + UNKNOWN + 1
 
-    def features(self, texts: Sequence[Tokens]) -> Matrix:
-        """One row for each token of all texts, ``[tokens, width]``; 15 ones in each."""
+    def columns(self, texts: Sequence[Tokens]) -> Ints:
+        """The features that each token of all texts has, ``[tokens, 15]``, below :attr:`width`."""
         n_words, n_shapes = self._sizes
         word = self._ids(texts)
         shape_of = np.array(
@@ -150,26 +150,32 @@ class Vocabulary:
             columns.append(first + _shifted(ids, text_of, offset))
             first += size
         columns.append(first + word[_line_starts(texts)])
-        indices = np.stack(columns, axis=1) if len(word) else np.zeros((0, len(columns)), np.int64)
-        pointers = np.arange(len(word) + 1) * indices.shape[1]
-        ones = np.ones(indices.size, np.float32)
-        return sp.csr_array((ones, indices.ravel(), pointers), shape=(len(word), self.width))
+        return np.stack(columns, axis=1)
 
-    def bags(self, texts: Sequence[Tokens]) -> Matrix:
-        """Which words each text has, unit rows ``[texts, words]``."""
-        ids = self._ids(texts)
-        text_of = np.repeat(np.arange(len(texts)), [len(tokens) for tokens in texts])
-        pairs = np.unique(np.stack([text_of, ids], axis=1), axis=0) if len(ids) else None
-        shape_ = (len(texts), self._sizes[0])
-        if pairs is None:
-            return sp.csr_array(shape_, dtype=np.float32)
-        size = np.bincount(pairs[:, 0], minlength=len(texts))
-        values = (size[pairs[:, 0]] ** -0.5).astype(np.float32)
-        return sp.csr_array((values, (pairs[:, 0], pairs[:, 1])), shape=shape_)
+    def bag(self, tokens: Tokens) -> Ints:
+        """The words of one text, each once."""
+        known = self.words
+        return np.array(sorted({known.get(w, UNKNOWN) for w in tokens.words()}), np.int64)
+
+    def features(self, columns: Ints) -> Matrix:
+        """:meth:`columns` as a matrix ``[tokens, width]``, 15 ones in each row."""
+        return _sparse(list(columns), None, self.width)
+
+    def bags(self, bags: Sequence[Ints]) -> Matrix:
+        """The words of texts as unit rows ``[texts, words]``."""
+        return _sparse(bags, [max(len(one), 1) ** -0.5 for one in bags], self._sizes[0])
 
     def _ids(self, texts: Sequence[Tokens]) -> Ints:
         known = self.words
         return np.array([known.get(w, UNKNOWN) for t in texts for w in t.words()], np.int64)
+
+
+def _sparse(rows: Sequence[Ints], values: Sequence[float] | None, width: int) -> Matrix:
+    sizes = [len(row) for row in rows]
+    pointers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    indices = np.concatenate(rows) if sizes else np.zeros(0, np.int64)
+    data = np.ones(len(indices)) if values is None else np.repeat(values, sizes)
+    return sp.csr_array((data.astype(np.float32), indices, pointers), shape=(len(rows), width))
 
 
 def _shifted(ids: Ints, text_of: Ints, offset: int) -> Ints:

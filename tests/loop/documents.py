@@ -1,4 +1,4 @@
-"""Made-up mails and invoices with a rule that plays the large model: what it extracts is known exactly."""
+"""Made-up mails with a rule that plays the large model: what is to be extracted is known exactly."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import json
 import random
 from typing import Any
 
+from tests.loop.traffic import words
+
 PROMPT = (
     "Extract name, order, total, date, city, reason and phone from this mail as JSON, with null for "
     "what is not there.\n\nMail:\n{}"
 )
-FIRST = "Ada Bob Carla Dmitri Elena Farid Grace Hugo Ines Jonas Kira Luis Mona Nils Olga Pavel".split()
-LAST = (
+FIRST = words(
+    "Ada Bob Carla Dmitri Elena Farid Grace Hugo Ines Jonas Kira Luis Mona Nils Olga Pavel"
+)
+LAST = words(
     "Lovelace Meyer Rossi Novak Silva Khan Olsen Dupont Garcia Ito Kowalski Nguyen Smith Weber "
     "Andersson Petrov"
-).split()
-CITIES = "Lyon Porto Graz Turin Ghent Malmo Split Gdansk Cork Basel Leeds Bilbao".split()
+)
+CITIES = words("Lyon Porto Graz Turin Ghent Malmo Split Gdansk Cork Basel Leeds Bilbao")
 REASONS = {
     "damaged": "It arrived broken|The box was crushed|There is a crack in the glass",
     "late": "It has not come yet|I have been waiting for two weeks|The parcel is late",
     "wrong item": "You sent me another model|This is not what I bought|I got the wrong colour",
     "refund": "I want my money back|Please return the amount|Kindly refund me",
 }
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = words(
+    "January February March April May June July August September October November December"
+)
 
 
 def mail(rng: random.Random, hard: float = 0.0) -> tuple[str, dict[str, Any]]:
@@ -50,15 +56,17 @@ def mail(rng: random.Random, hard: float = 0.0) -> tuple[str, dict[str, Any]]:
             f"My order number is {order}, of {date}; the total was {total} euros.",
         ]
     )
-    earlier = rng.choice(["", "", f" My last order {other} was fine.", f" Not like {other} before."])
+    earlier = rng.choice(
+        ["", "", f" My last order {other} was fine.", f" Not like {other} before."]
+    )
     living = rng.choice(
         [f"Please send it to {city}.", f"I live in {city}.", f"The address in {city} is the same."]
     )
     calling = rng.choice([f"Call me at {phone}.", f"Phone: {phone}"]) if with_phone else ""
     closing = rng.choice(["Regards,", "Thanks,", "Best,"])
     if rng.random() < hard:  # two people, two cities: which is meant follows from the sense alone
-        living = f"My sister {rng.choice(FIRST)} {rng.choice(LAST)} in {rng.choice(CITIES)} asks, not {city}."
-        city = living.split(" in ")[1].split(" ")[0]
+        wrong, city = city, rng.choice(CITIES)
+        living = f"My sister {rng.choice(FIRST)} {rng.choice(LAST)} in {city} asks, not {wrong}."
     body = " ".join(part for part in (bought + earlier, told + ".", living, calling) if part)
     text = f"{opening}\n{body}\n{closing}\n{name}"
     value = {
