@@ -84,7 +84,7 @@ def learn(
             budget=Budget.parse(budget) if budget else Budget(),
             folder=out,
         ),
-        shares=Shares(serving=check_share, canary=max(0.5, check_share)),
+        shares=Shares(serving=check_share, canary=max(0.5, check_share), verdicts=trial),
         canary_share=canary,
         trial_rows=trial,
         fewest=fewest,

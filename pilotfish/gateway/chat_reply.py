@@ -15,7 +15,9 @@ from pilotfish.records import Chunk, Completion, Json, Usage
 
 DONE = b"data: [DONE]\n\n"
 # What a completion's ``extra`` holds for other readers than the client.
-_INNER = frozenset(("choice", "choices", "message", "usage", "answer_usage", "score"))
+_INNER = frozenset(
+    ("choice", "choices", "message", "usage", "answer_usage", "score", "reused", "why")
+)
 
 
 def _plain(value: Any) -> Any:

@@ -76,6 +76,11 @@ def counts(loaded: Loaded, request_id: str, score: float) -> bool:
     return score >= loaded.threshold and request_id not in loaded.small.known
 
 
+def is_judged(loaded: Loaded) -> bool:
+    """Whether a comparison may cost a verdict."""
+    return isinstance(loaded.small, ReuseModel)
+
+
 def sources(loaded: Loaded, answer: str) -> tuple[str, ...]:
     """The requests that a reused answer is from; none for an answer that was made."""
     return loaded.small.sources(answer) if isinstance(loaded.small, ReuseModel) else ()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pilotfish.errors import ArtifactError, ConfigError, ModelError, StoreError
 from pilotfish.infer.watch import is_checked
-from pilotfish.loop.comparing import Comparer, counts, sources
+from pilotfish.loop.comparing import Comparer, counts, is_judged, sources
 from pilotfish.loop.learned import Loaded, as_asked, load_version, to_send
 from pilotfish.loop.lessons import MARK, Definition, is_small
 from pilotfish.loop.small import ReadsRequests
@@ -41,10 +41,12 @@ class Shares:
     Attributes:
         serving: While it is in service.
         canary: While it is a canary.
+        verdicts: Most answers of one version that a judge compares in a round, before it is in service.
     """
 
     serving: float = 0.05
     canary: float = 0.5
+    verdicts: int = 100
 
     def of(self, role: str) -> float:
         """For a role; a shadow beside a version in service is judged as often as that one."""
@@ -249,16 +251,12 @@ class Follower:
         """Compare the versions' answers with the large model's, where that says something of them."""
         places = asyncio.Semaphore(AT_ONCE)
 
-        async def one(item: Item, role: str, number: int) -> None:
+        async def one(item: Item, number: int) -> None:
             loaded = self.small(item.task, number)
             assert loaded is not None
             assert item.row.request is not None
             assert item.large is not None
-            answer, score = item.judged[number]
-            if not counts(loaded, item.row.id, score):
-                return
-            if not is_checked(item.row.id, self._share(role, pointers[item.task])):
-                return
+            answer = item.judged[number][0]
             about = [item.row.id, *sources(loaded, answer)]
             async with places:
                 try:
@@ -270,15 +268,7 @@ class Follower:
                 except (ModelError, ConfigError):
                     self.failed_checks += 1
 
-        await asyncio.gather(
-            *(
-                one(item, role, number)
-                for item in known
-                if item.large is not None
-                for role, number in self._roles(item.task, pointers.get(item.task)).items()
-                if number in item.judged
-            )
-        )
+        await asyncio.gather(*(one(*pair) for pair in self._to_compare(known, pointers)))
         for item in known:
             number = item.row.model.rpartition(MARK)[2]
             if item.asked is None or not number.isdigit() or int(number) not in item.agreed:
@@ -288,6 +278,27 @@ class Follower:
                 item.row.id, item.row.asked, item.row.model, item.asked.model,
                 item.agreed[int(number)], small, item.asked.text, item.asked.cost,
             )  # fmt: skip
+
+    def _to_compare(
+        self, known: Sequence[Item], pointers: Mapping[str, Pointer]
+    ) -> Iterator[tuple[Item, int]]:
+        """Items and versions that are to be compared; where that costs a verdict, no more than needed."""
+        verdicts: dict[tuple[str, int], int] = {}
+        for item in known:
+            for role, number in self._roles(item.task, pointers.get(item.task)).items():
+                if item.large is None or number not in item.judged:
+                    continue
+                loaded = self.small(item.task, number)
+                assert loaded is not None
+                if not counts(loaded, item.row.id, item.judged[number][1]):
+                    continue
+                if not is_checked(item.row.id, self._share(role, pointers[item.task])):
+                    continue
+                if role != SERVING and item.asked is None and is_judged(loaded):
+                    count = verdicts[item.task, number] = verdicts.get((item.task, number), 0) + 1
+                    if count > self.shares.verdicts:
+                        continue
+                yield item, number
 
     def _share(self, role: str, pointer: Pointer) -> float:
         """On which share of the requests a version is judged in its role.
