@@ -47,9 +47,9 @@ def output_options(
 def _json_lines(pieces: Sequence[Piece], read: ReadOptions) -> list[bytes]:
     for piece in pieces:
         if piece.segments[0].file.format == "jsonl":
-            for chunk in read_piece(piece, read):
-                if chunk.batch.num_rows:
-                    return list(chunk.batch.column(SOURCE)[:SAMPLED_LINES].to_pylist())
+            chunk = next(iter(read_piece(piece, read)), None)
+            if chunk is not None and chunk.batch.num_rows:
+                return list(chunk.batch.column(SOURCE)[:SAMPLED_LINES].to_pylist())
     return []
 
 
@@ -72,7 +72,7 @@ def refuse_unusable(pieces: Sequence[Piece], read: ReadOptions) -> None:
         rejects += chunk.rejects
     if not rejects:
         return  # nothing but empty lines so far
-    first = rejects[0]
+    first = max(rejects, key=lambda reject: reject.reason.startswith("missing-field"))
     reasons = Counter(reject.reason for reject in rejects)
     counted = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(5))
     raise InputError(

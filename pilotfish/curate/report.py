@@ -7,6 +7,7 @@ policy forbids the page to load or run anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from pilotfish.svg import Plot
 
 BARS = 40
-SHOWN_TEXT = 400  # characters of an example before it is folded away
+SHOWN_TEXT = 240  # characters of an example before it is folded away
 SHOWN_TAGS = 30
-LOGARITHMIC = 1000  # a score whose largest value is so many times the smallest gets such an axis
+LOGARITHMIC = 100  # a score of which 90% spread over more than this ratio gets such an axis
 
 
 class Level(NamedTuple):
@@ -131,6 +132,8 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
             axes.legend(frameon=False, loc="best")
         if logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, at: f"{value:g}")
+            axes.xaxis.set_minor_formatter(lambda value, at: "")
         axes.set_xlim(marks[0], marks[-1])
         axes.set_xlabel(column)
         axes.set_ylabel("rows")
@@ -147,11 +150,20 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
 
 
 def _grid(scores: Scores) -> tuple[list[float], bool]:
-    low, high = scores.low, scores.high
-    logarithmic = low > 0 and high / low > LOGARITHMIC
-    if low == high:
+    """Where bars begin and end, and whether the axis is logarithmic.
+
+    One row in a thousand may lie outside at each end; the bars there hold it.
+    """
+    low, high = (
+        max(scores.low, _quantile(scores, 0.001)),
+        min(scores.high, _quantile(scores, 0.999)),
+    )
+    if low >= high:
         return [low - 0.5, low + 0.5], False
+    typical = _quantile(scores, 0.05)
+    logarithmic = typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
+        low = low if low > 0 else typical
         ratio = (high / low) ** (1 / BARS)
         marks = [low * ratio**i for i in range(BARS + 1)]
     else:
@@ -160,14 +172,28 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
     return marks, logarithmic
 
 
+def _quantile(scores: Scores, share: float) -> float:
+    """The upper edge of the bin that so many of the rows lie in or below."""
+    counts = Counter(scores.kept) + Counter(scores.dropped)
+    seen, wanted = 0, share * counts.total()
+    for key in sorted(counts):
+        seen += counts[key]
+        if seen >= wanted:
+            return edges(key)[1]
+    return scores.high
+
+
 def _fill(counts: dict[int, int], marks: list[float]) -> list[float]:
     """Rows between the marks; those of a bin that spans several are spread evenly."""
     filled = [0.0] * (len(marks) - 1)
     for key, count in counts.items():
         low, high = edges(key)
-        low, high = max(low, marks[0]), min(high, marks[-1])
-        if high <= low:  # all of the bin at one end
-            filled[0 if high <= marks[0] else -1] += count
+        if low < marks[0]:
+            low = marks[0]
+        if high > marks[-1]:
+            high = marks[-1]
+        if high <= low:  # all of the bin lies outside, or on the edge
+            filled[-1 if low >= marks[-1] else 0] += count
             continue
         for i, (a, b) in enumerate(pairwise(marks)):
             overlap = min(high, b) - max(low, a)
@@ -178,7 +204,7 @@ def _fill(counts: dict[int, int], marks: list[float]) -> list[float]:
 
 def _place(row: int) -> str:
     """Where a row stood, for people."""
-    return f"part {row >> ROW_BITS}, line {(row & ((1 << ROW_BITS) - 1)) + 1:,}"
+    return f"part {row >> ROW_BITS}, row {(row & ((1 << ROW_BITS) - 1)) + 1:,}"
 
 
 @lru_cache(maxsize=1)

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pilotfish.curate.blocks import BLOCK_BYTES, Block
-from pilotfish.curate.rows import Parsed, Reject, shown
+from pilotfish.curate.rows import SHOWN, Parsed, Reject, shown
 from pilotfish.curate.step import SOURCE, TEXT
 from pilotfish.delimited import Delimited
 from pilotfish.sources import Line
@@ -67,8 +68,8 @@ class TableRows:
         kept = np.setdiff1d(np.arange(n), np.array(sorted(reasons)))
         rejects = []
         for i, reason in sorted(reasons.items()):
-            text = texts[i].as_py() if texts[i].is_valid else None
-            rejects.append(Reject(i, reason, shown(text or "")))
+            row = batch.slice(i, 1)
+            rejects.append(Reject(i, reason, shown(_as_json(row))))
         columns = {name: column.take(pa.array(kept)) for name, column in columns.items()}
         return Parsed(columns, kept, rejects, n)
 
@@ -190,6 +191,20 @@ def _unique(names: list[str]) -> list[str]:
         taken[name] = taken.get(name, 0) + 1
         unique.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
     return unique
+
+
+def _as_json(row: pa.RecordBatch) -> bytes:
+    """One row for people, whatever its texts are."""
+    cells = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            cell = column[0].as_py()
+        except UnicodeDecodeError:
+            cell = column.cast(pa.binary())[0].as_py().decode("utf-8", "replace")
+        if isinstance(cell, bytes):
+            cell = cell.decode("utf-8", "replace")
+        cells[name] = cell[:SHOWN] if isinstance(cell, str) else cell
+    return msgspec.json.encode(cells)
 
 
 def _decoded(value: bytes | None) -> str | None:
