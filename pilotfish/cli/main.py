@@ -9,6 +9,7 @@ import typer
 
 import pilotfish
 from pilotfish.cli.account import account
+from pilotfish.cli.curate import curate
 from pilotfish.cli.forget import forget
 from pilotfish.cli.keys import keys
 from pilotfish.cli.learn import learn
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for verb in (
     offload,
+    curate,
     run,
     serve,
     replay,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pilotfish.figures import duration
 from pilotfish.progress import Progress, Stage
 
 QUIET_SECONDS = 10.0  # without a terminal a long stage speaks this often
@@ -42,14 +43,26 @@ class _Lines(Stage):
         self._done = 0
         self._note = ""
         self._spoke = time.monotonic()
+        self._began: tuple[float, int] | None = None  # when the first step was done, and how many
 
     def advance(self, steps: int = 1) -> None:
         """Count; say how many from time to time."""
         self._done += steps
+        if self._began is None:
+            self._began = (time.monotonic(), self._done)
         if time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
             of = f" of {self._total}" if self._total else ""
-            _say(f"{self._title}: {self._done}{of}")
+            note = f", {self._note}" if self._note else ""
+            _say(f"{self._title}: {self._done}{of}{self._left()}{note}")
+
+    def _left(self) -> str:
+        """The time left at the pace so far; what was there at the start does not count."""
+        now = time.monotonic()
+        if self._began is None or not self._total or self._done <= self._began[1]:
+            return ""
+        pace = (self._done - self._began[1]) / max(1e-9, now - self._began[0])
+        return f", {duration((self._total - self._done) / pace)} left"
 
     def note(self, text: str) -> None:
         """Kept for the last line."""
