@@ -161,7 +161,8 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
     if low >= high:
         return [low - 0.5, low + 0.5], False
     typical = _quantile(scores, 0.05)
-    logarithmic = typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
+    share = scores.low >= 0 and scores.high <= 1  # read as one, whatever its spread
+    logarithmic = not share and typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
         low = low if low > 0 else typical
         ratio = (high / low) ** (1 / BARS)
