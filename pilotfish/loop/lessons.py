@@ -107,7 +107,7 @@ def lessons(
         seed: Of the split into training and calibration rows.
 
     Raises:
-        InputError: There are too few answers, or they are no labels and no ratings.
+        InputError: There are too few answers, or they are no labels, ratings or objects.
     """
     matcher = Matcher({definition.name: (definition.system, definition.prompt)})
     rows: list[tuple[Recorded, dict[str, str]]] = []
@@ -121,8 +121,8 @@ def lessons(
     kind = kind_of([answer for answer in answers if answer is not None])
     if not kind.learned:
         raise InputError(
-            f"The answers of the task {definition.name!r} are {kind.kind}, not labels or ratings.",
-            remedy="Only tasks with a closed set of answers, or ratings, are learned.",
+            f"The answers of the task {definition.name!r} are {kind.kind}, not labels, ratings or JSON objects.",
+            remedy="Free text is not learned; recorded answers to it may be reused.",
         )
     task = Task(
         definition.prompt, kind.kind, kind.labels, range=kind.range, system=definition.system
