@@ -129,7 +129,7 @@ DEFLATED = zlib.compress(b"hi")
         CHUNKED,
         OK + b"x: until-end\r\n\r\nhi",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + TWO,
-        OK + b"content-encoding: gzip\r\nx: until-end\r\n\r\n" + gzip.compress(b"hi"),
+        OK + b"content-encoding: gzip\r\nx: until-end\r\n\r\n" + gzip.compress(b"hi", mtime=0),
         OK + b"content-encoding: deflate\r\ncontent-length: %d\r\n\r\n" % len(DEFLATED) + DEFLATED,
         b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi",
     ],
