@@ -328,6 +328,7 @@ COMPOSITES = {
     "learned": ModelRow(learned, lambda folder: learned(folder, fails=True)),
     "fuse": ModelRow(fuse, lambda folder: fuse(folder, fails=True)),
     "narrow": ModelRow(narrow, lambda folder: narrow(folder, fails=True)),
+    "speculative": steered_row("speculative", 2),
     "contrast": steered_row("contrast", 2),
     "proxy-tuned": steered_row("proxy-tuned", 3),
     "mixed": steered_row("mixed", 2),
@@ -450,6 +451,11 @@ POLICIES: dict[str, Callable[[tuple[str, ...]], Any]] = {
 # Curation steps: settings as they would stand in a pipeline file; the texts are CORPUS of
 # tests/curate/test_step_contract.py.
 STEPS: dict[str, dict[str, Any]] = {
+    "c4": {"min_sentences": 1, "bad_words": ["rude"]},
+    "ccnet": {"min_chars": 20},
+    "fineweb": {"max_new_lines": 0.5, "scores": True},
+    "gopher_quality": {"min_words": 3, "min_stop_words": None, "tag": True},
+    "gopher_repetition": {"scores": True},
     "length": {"min_chars": 20, "max_chars": 400, "tag": True},
 }
 

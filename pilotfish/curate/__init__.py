@@ -20,6 +20,11 @@ __all__ = ["STEPS", "FittedStep", "Pipeline", "Step", "Verdict"]
 STEPS = Registry(
     "curation step",
     {
+        "c4": "pilotfish.curate.rules.c4:C4",
+        "ccnet": "pilotfish.curate.rules.ccnet:CCNet",
+        "fineweb": "pilotfish.curate.rules.fineweb:FineWeb",
+        "gopher_quality": "pilotfish.curate.rules.gopher_quality:GopherQuality",
+        "gopher_repetition": "pilotfish.curate.rules.gopher_repetition:GopherRepetition",
         "length": "pilotfish.curate.length:Length",
     },
 )

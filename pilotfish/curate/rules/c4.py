@@ -37,8 +37,8 @@ class C4(RuleSet):
     """Keep texts of enough sentences, without the lines that are none.
 
     Lines are those of ``str.splitlines``, stripped. The rules are applied to a line in the order of the
-    settings, the first one decides; None, False or an empty list checks nothing. The first line with
-    filler or a curly bracket decides the text.
+    settings, the first one decides; None, False, an empty list, 0 as the least or inf as the most check
+    nothing. The first line with filler or a curly bracket decides the text.
 
     Args:
         max_word_chars: Lines with a longer word (between white space) are removed.
@@ -64,11 +64,11 @@ class C4(RuleSet):
 
     name = "c4"
 
-    max_word_chars: int | None = 1000
+    max_word_chars: float | None = 1000
     remove_citations: bool = True
     end_marks: tuple[str, ...] = (".", "?", "!", '"', "'")
     end_ellipsis: bool = False
-    min_words_per_line: int | None = 3
+    min_words_per_line: float | None = 3
     lorem_ipsum: bool = True
     javascript: bool = True
     curly_bracket: bool = True
@@ -80,7 +80,7 @@ class C4(RuleSet):
         "use of cookies",
         "use cookies",
     )
-    min_sentences: int | None = 5
+    min_sentences: float | None = 5
     bad_words: tuple[str, ...] = ()
     bad_words_file: str | None = None
     _bad_words: str = field(default="", init=False, repr=False, compare=False)
@@ -127,7 +127,7 @@ class C4(RuleSet):
         checks.fail("curly_bracket", first_bracket < len(bracket))
         sentences = total(count_sentences(page, lines) * kept, lines.offsets)
         checks.below("too_few_sentences", sentences, self.min_sentences)
-        texts = join_lines(page, lines.only(kept))
+        texts = join_lines(page, lines.only(kept), strip=True)
         if self._bad_words:
             bad = pc.match_substring_regex(texts, self._bad_words, ignore_case=True)
             checks.fail("bad_word", bad.to_numpy(zero_copy_only=False))

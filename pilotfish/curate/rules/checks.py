@@ -7,6 +7,7 @@ which share of the threshold its measure missed it; of a kept row, that of the c
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar
@@ -49,12 +50,12 @@ class Checks:
 
     def below(self, name: str, measure: Any, threshold: float | None) -> None:
         """Fail what measures less than the threshold; None checks nothing."""
-        if threshold is not None:
+        if threshold is not None and math.isfinite(threshold):
             self._decide(name, measure, np.asarray(measure) < threshold, threshold)
 
     def above(self, name: str, measure: Any, threshold: float | None) -> None:
-        """Fail what measures more than the threshold; None checks nothing."""
-        if threshold is not None:
+        """Fail what measures more than the threshold; None and infinity check nothing."""
+        if threshold is not None and math.isfinite(threshold):
             self._decide(name, measure, np.asarray(measure) > threshold, threshold)
 
     def fail(self, name: str, fails: NDArray[np.bool_]) -> None:
@@ -66,7 +67,7 @@ class Checks:
 
     def _decide(self, name: str, measure: Any, fails: NDArray[np.bool_], threshold: float) -> None:
         measure = np.asarray(measure, np.float64)
-        distance = np.abs(measure - threshold) / max(abs(threshold), 1e-9)
+        distance = np.abs(measure - threshold) / (abs(threshold) or 1.0)
         still = self.open
         self._add(name, measure)
         self.failed[still & fails] = len(self.names) - 1
@@ -100,7 +101,8 @@ class RuleSet(ABC):
             if number and not value >= 0:
                 raise ConfigError(
                     f"The step {self.name!r}: got {setting.name} = {value!r}, but expected a number of "
-                    "at least 0, or none to check nothing."
+                    "at least 0.",
+                    remedy="To check nothing, give 0 as the least or inf as the most that is allowed.",
                 )
 
     @abstractmethod

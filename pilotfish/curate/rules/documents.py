@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -71,18 +71,20 @@ class Documents:
         return classify(self.data, self.codes)
 
     @cached_property
-    def _chars_before(self) -> Positions | None:
+    def _chars_before(self) -> NDArray[Any] | None:
         if self.data.isascii():
             return None
         first = (self.codes[: len(self.data)] & 0xC0) != 0x80
-        return np.concatenate(([0], np.cumsum(first)))
+        before: NDArray[Any] = np.zeros(len(first) + 1, _counter(len(first)))
+        np.cumsum(first, out=before[1:])
+        return before
 
     def chars(self, spans: Spans) -> Positions:
         """The number of characters of each."""
         before = self._chars_before
         if before is None:
             return spans.ends - spans.starts
-        counted: Positions = before[spans.ends] - before[spans.starts]
+        counted: Positions = (before[spans.ends] - before[spans.starts]).astype(np.int64)
         return counted
 
     @cached_property
@@ -263,6 +265,10 @@ class Documents:
             np.sort(np.concatenate((ends, self.offsets[1:])), kind="stable"),
             np.concatenate(([0], np.cumsum(counts))),
         )
+
+
+def _counter(most: int) -> type[np.signedinteger[Any]]:
+    return np.int32 if most < 2**31 else np.int64
 
 
 def total(values: NDArray[np.generic], offsets: Positions) -> Positions:

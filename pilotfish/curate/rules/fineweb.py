@@ -20,8 +20,8 @@ from pilotfish.curate.rules.repeats import repeated_spans
 class FineWeb(RuleSet):
     r"""Keep texts whose lines are prose. Blank texts are dropped.
 
-    Lines are what stands between ``\n``, blank ones left out. None in place of a threshold checks
-    nothing.
+    Lines are what stands between ``\n``, blank ones left out. None checks nothing, and so
+    does 0 as the least or inf as the most.
 
     Args:
         min_punctuated_lines: Least share of lines that end a sentence, by the Unicode property

@@ -25,7 +25,8 @@ _ELLIPSES = ("...", "…")
 class GopherQuality(RuleSet):
     """Keep texts that look like prose.
 
-    None in place of a threshold checks nothing. Checks are made in the order of the settings.
+    Checks are made in the order of the settings. None checks nothing, and so does 0 as the least or inf
+    as the most.
 
     Args:
         min_words: Fewest words; those of punctuation alone do not count.
@@ -48,8 +49,8 @@ class GopherQuality(RuleSet):
 
     name = "gopher_quality"
 
-    min_words: int | None = 50
-    max_words: int | None = 100_000
+    min_words: float | None = 50
+    max_words: float | None = 100_000
     min_mean_word_chars: float | None = 3
     max_mean_word_chars: float | None = 10
     max_hashes: float | None = 0.1
@@ -57,7 +58,7 @@ class GopherQuality(RuleSet):
     max_bullet_lines: float | None = 0.9
     max_ellipsis_lines: float | None = 0.3
     min_alphabetic_words: float | None = 0.8
-    min_stop_words: int | None = 2
+    min_stop_words: float | None = 2
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ class GopherRepetition(RuleSet):
     """Keep texts that do not repeat themselves. Empty texts are dropped.
 
     A line or paragraph repeats if it equals an earlier one of the same text. Shares of characters are of
-    all characters of the text, white space included. None in place of a threshold checks nothing.
+    all characters of the text, white space included. None or inf in place of a threshold checks nothing.
 
     Args:
         max_repeated_paragraphs: Largest share of paragraphs that repeat.

@@ -83,12 +83,13 @@ def first_of(found: NDArray[np.bool_], lines: Spans) -> Positions:
     return np.where(first < lines.offsets[1:], first, len(found))
 
 
-def join_lines(documents: Documents, lines: Spans) -> pa.LargeStringArray:
-    r"""Each document's lines joined by ``\n``, stripped.
+def join_lines(documents: Documents, lines: Spans, *, strip: bool) -> pa.LargeStringArray:
+    r"""Each document's lines joined by ``\n``.
 
     Args:
         documents: ``n`` documents.
         lines: Lines of theirs, in order; between two of a document there is at least one other character.
+        strip: Take white space off the ends of each document.
     """
     codes = documents.codes[:-1].copy()
     stops = lines.ends.copy()
@@ -103,6 +104,8 @@ def join_lines(documents: Documents, lines: Spans) -> pa.LargeStringArray:
     lengths = np.concatenate(([0], np.cumsum(stops - lines.starts)))
     offsets = lengths[lines.offsets]
     texts = large_strings(data.tobytes(), offsets)
+    if not strip:
+        return texts
     # Lines have no white space at their ends but where a citation stood, or where they are empty.
     full = offsets[1:] > offsets[:-1]
     edge = np.zeros(len(full), np.bool_)

@@ -43,15 +43,15 @@ def again(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
     return seen
 
 
-def _salt(documents: Positions) -> NDArray[np.uint64]:
-    # What occurs in two documents must not look repeated in either.
+def salt(documents: Positions) -> NDArray[np.uint64]:
+    """What makes hashes in different documents different: what two have is repeated in neither."""
     return mix(documents.astype(np.uint64) + np.uint64(1))
 
 
 def repeated_spans(documents: Documents, spans: Spans) -> tuple[Positions, Positions]:
     """How many of each document's spans repeat an earlier one, and their characters."""
     hashes = hash_spans(documents.codes, spans.starts, spans.ends)
-    repeats = again(number(hashes ^ _salt(spans.documents)))
+    repeats = again(number(hashes ^ salt(spans.documents)))
     return total(repeats, spans.offsets), total(documents.chars(spans) * repeats, spans.offsets)
 
 
@@ -80,7 +80,7 @@ def _repeated(n: int, at: Positions, keys: NDArray[np.uint64]) -> Grams:
 def repeated_grams(documents: Documents, longest: int) -> Iterator[Grams]:
     """The repeated n-grams of words, for each n from 1 to ``longest``."""
     words = documents.words
-    keys = documents.word_hashes ^ _salt(words.documents)
+    keys = documents.word_hashes ^ salt(words.documents)
     grams = _repeated(1, np.arange(len(keys)), keys)
     yield grams
     for n in range(2, longest + 1):

@@ -1,0 +1,116 @@
+"""Texts for property tests: ordinary and hostile pieces, put together so that every rule is met."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+PIECES = (
+    *(
+        "the",
+        "and",
+        "of",
+        "word",
+        "words",
+        "Lorem ipsum",
+        "lorem",
+        "JavaScript",
+        "use cookies",
+        "that",
+    ),
+    *(
+        "Privacy Policy",
+        "extraordinarily",
+        "internationalization",
+        "a",
+        "I",
+        "42",
+        "1",
+        "[1]",
+        "[]",
+    ),
+    *(
+        "[edit]",
+        "[citation needed]",
+        "[٣]",
+        "[x]",
+        "[1",
+        "]",
+        "{",
+        "}",
+        "#",
+        "-",
+        "•",
+        "…",
+        "...",
+        "...",
+    ),
+    *(
+        ".",
+        ".",
+        "?",
+        "!",
+        '."',
+        ".')",
+        '"',
+        "'",
+        "_",
+        "__",
+        "don't",
+        "e.g.",
+        "été",
+        "हिन्दी",
+        "日本語。",
+        "—",
+    ),
+    *(
+        "«oui»",
+        "१२",
+        "٣",
+        "²",
+        "\u0301",
+        "ﬀ",
+        "İ",
+        "K",
+        "😀",
+        "\x00",
+        "\x01",
+        "\x7f",
+        "\x85",
+        "\xa0",
+    ),
+    *("\u2028", "\u3000", "\u200b", "\ufeff", "x" * 9, "y" * 17, "z" * 300, "w" * 1001, "é" * 1000),
+    *(
+        " ",
+        " ",
+        " ",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\n",
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "\r\n",
+        "\r",
+        "\x0b",
+        "\x1c",
+    ),
+)
+SENTENCES = (
+    "The cat sat on the mat and looked at the dog with great interest.",
+    "Of all the days that have been, this is the one to remember!",
+    "Is it not strange?",
+    "- one point\n",
+    "A line that ends with dots...\n",
+    "See the notes[1] and [2] for more. ",
+    "\n",
+    "\n\n",
+    " ",
+)
+piece = st.sampled_from(PIECES) | st.text(max_size=3)
+short = st.lists(piece, max_size=25).map("".join)
+spaced = st.lists(piece, max_size=40).map(" ".join)
+long = st.lists(st.sampled_from(SENTENCES) | piece, max_size=60).map("".join)
+few_words = st.lists(st.sampled_from(["a", "b", "cc", ",", "\n"]), max_size=60).map(" ".join)
+any_text = short | spaced | long | few_words
