@@ -130,11 +130,11 @@ async def _watch(keeper: object) -> None:
 
 
 def _give_way(nice: int) -> None:
-    """Take this process' priority back, where the system knows such a thing; never raises it."""
+    """Lower this process' priority, where the system knows such a thing."""
     import os
 
-    if hasattr(os, "nice"):
-        os.nice(max(0, nice - os.nice(0)))
+    if nice and hasattr(os, "nice"):
+        os.nice(nice)
 
 
 def _check_shares(*shares: tuple[str, float]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pilotfish.loop.tasks import FoundTask
     from pilotfish.store.store import Store
     from pilotfish.store.versions import Pointer
@@ -170,12 +172,32 @@ def _show(database: Store, name: str, as_json: bool) -> None:
         else (f"{name}@{pointer.serving}")
     )
     typer.echo(f"  serving: {serving}")
+    if pointer is not None and pointer.canary is not None:
+        typer.echo(f"  canary:  {name}@{pointer.canary}, of {pointer.share:.0%} of the traffic")
+    if pointer is not None and pointer.shadow is not None:
+        typer.echo(f"  shadow:  {name}@{pointer.shadow}")
     for version in versions:
         coverage = float(version.certificate.get("coverage") or 0.0)
         typer.echo(f"  {version.name}: may answer {coverage:.0%}; {version.artifact}")
     for event in events:
         when = datetime.fromtimestamp(event.time, UTC).isoformat(sep=" ", timespec="seconds")
-        told = {
-            k: v for k, v in event.evidence.items() if k in ("compared", "disagreed", "p_value")
-        }
-        typer.echo(f"  {when} {event.kind} {event.version or ''} {told or ''}".rstrip())
+        told = _told(event.evidence)
+        typer.echo(f"  {when} {event.kind} {event.version or ''} {told}".rstrip())
+
+
+def _told(evidence: Mapping[str, Any]) -> str:
+    """What an event says of its evidence: counts, p-values, and when a drift seems to have begun."""
+    from datetime import UTC, datetime
+
+    parts = []
+    if evidence.get("compared"):
+        parts.append(f"{evidence['disagreed']} of {evidence['compared']} differed")
+        parts.append(f"p={evidence['p_value']:.2g}")
+    if evidence.get("drift_from"):
+        since = datetime.fromtimestamp(evidence["drift_from"], UTC)
+        parts.append(f"since about {since.isoformat(sep=' ', timespec='seconds')}")
+    if evidence.get("inputs"):
+        parts.append(f"the inputs changed: p={evidence['inputs']['p_value']:.2g}")
+    if evidence.get("why"):
+        parts.append(str(evidence["why"]))
+    return f"({'; '.join(parts)})" if parts else ""
