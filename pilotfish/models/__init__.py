@@ -33,6 +33,7 @@ COMPOSITES = Registry(
         "learned": "pilotfish.loop.learned:LearnedModel",
         "fuse": "pilotfish.infer.fuse:Fuse",
         "narrow": "pilotfish.infer.narrow:Narrow",
+        "speculative": "pilotfish.infer.speculate.speculative:Speculative",
         "contrast": "pilotfish.reason.kinds:Contrast",
         "proxy-tuned": "pilotfish.reason.kinds:ProxyTuned",
         "mixed": "pilotfish.reason.kinds:Mixed",

@@ -80,7 +80,7 @@ class Sampler:
             return int(logits.argmax())
         kept, p = self.distribution(logits)
         if proposal is None:
-            return int(self._random.choice(kept, p=p))
+            return self.draw(kept, p)
         return self._judge(proposal, kept, p)
 
     def _judge(self, proposal: Proposal, kept: Tokens, p: Doubles) -> int:
@@ -91,7 +91,11 @@ class Sampler:
         if self._random.random() * drafted < here:
             return token
         over = p * (kept != token) if q is None else np.maximum(p - q[kept], 0.0)
-        return int(self._random.choice(kept, p=over / over.sum()))
+        return self.draw(kept, over / over.sum())
+
+    def draw(self, tokens: Tokens, p: Doubles) -> int:
+        """One of ``tokens``, by the probabilities ``p``, with this sampler's randomness."""
+        return int(self._random.choice(tokens, p=p))
 
     def distribution(self, logits: Floats) -> tuple[Tokens, Doubles]:
         """The tokens that may be drawn, likeliest first, and their probabilities, float64, sum 1."""

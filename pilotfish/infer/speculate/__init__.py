@@ -1,0 +1,1 @@
+"""Speculation: a draft guesses tokens, the target checks several at once; exact, and never slower."""

@@ -1,0 +1,93 @@
+"""What it costs a model, on this machine, to read ``k`` tokens at once: measured once, and kept.
+
+Speculation pays where reading several tokens takes hardly longer than one. That differs a lot: on two
+cores a quantised model of llama.cpp takes nearly ``k`` times as long, a float32 one of torch hardly
+longer (the cost is reading the weights). So it is measured, in half a second, with the model's own
+session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pilotfish.models.protocols import TokenModel
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+_PAST = 64  # tokens that are there already
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class CostCurve:
+    """Seconds to read ``k`` tokens at once, linear between the measured sizes.
+
+    Attributes:
+        seconds: By size, ascending.
+    """
+
+    seconds: Mapping[int, float]
+
+    def __call__(self, k: int) -> float:
+        """Seconds for ``k`` tokens; beyond the largest size in proportion to its last step."""
+        sizes = list(self.seconds)
+        costs = list(self.seconds.values())
+        if k <= sizes[-1] or len(sizes) < 2:
+            return float(np.interp(k, sizes, costs))
+        slope = (costs[-1] - costs[-2]) / (sizes[-1] - sizes[-2])
+        return costs[-1] + max(slope, 0.0) * (k - sizes[-1])
+
+    def table(self) -> str:
+        """The curve in a line: milliseconds, and how many times one token's."""
+        one = self(1)
+        return "  ".join(f"{k}: {1e3 * s:.1f} ms (x{s / one:.2f})" for k, s in self.seconds.items())
+
+
+def measure(model: TokenModel, sizes: tuple[int, ...] = SIZES) -> CostCurve:
+    """Time a model; the median of some rounds for each size, and never less than for a smaller one."""
+    session = model.session()
+    some = (model.tokenize("The quick brown fox jumps over the lazy dog. ") * _PAST)[:_PAST]
+    session.feed(some, last=1)
+    found: dict[int, list[float]] = {k: [] for k in sizes}
+    for _ in range(_ROUNDS):
+        for k in sizes:
+            began = time.perf_counter()
+            session.feed(some[:k], last=k)
+            found[k].append(time.perf_counter() - began)
+            session.rewind(len(some))
+    medians = [float(np.median(found[k])) for k in sizes]
+    return CostCurve(dict(zip(sizes, np.maximum.accumulate(medians).tolist(), strict=True)))
+
+
+def measured(model: TokenModel, folder: Path) -> CostCurve:
+    """The curve from an earlier measurement on this machine, or a new one.
+
+    Args:
+        model: Whose.
+        folder: Of the user's cache.
+    """
+    machine = f"{platform.machine()}-{os.cpu_count()}-{platform.node()}"
+    kind = f"{type(model).__name__}-{model.name}-{model.vocab}"
+    name = hashlib.sha256(f"{kind}|{machine}".encode()).hexdigest()[:16]
+    path = folder / "speculation" / f"{name}.json"
+    try:
+        kept = json.loads(path.read_text())
+        return CostCurve({int(k): float(s) for k, s in kept["seconds"].items()})
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError, AttributeError):
+        path.unlink(missing_ok=True)  # half written or edited: measuring again costs half a second
+    curve = measure(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"model": kind, "machine": machine, "seconds": dict(curve.seconds)}))
+    part.replace(path)
+    return curve
