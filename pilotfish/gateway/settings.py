@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pilotfish.errors import ConfigError, UnknownName
+from pilotfish.models.settings import read_settings
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -75,14 +75,4 @@ def read_serve_settings(given: Mapping[str, Any], **options: Any) -> ServeSettin
     9000
     """
     merged = {**given, **{name: value for name, value in options.items() if value is not None}}
-    for name in merged:
-        if name not in ServeSettings.__struct_fields__:
-            raise UnknownName("[serve] setting", name, ServeSettings.__struct_fields__)
-    try:
-        return msgspec.convert(merged, ServeSettings)
-    except msgspec.ValidationError as error:
-        words, _, path = str(error).partition(" - at `$.")
-        raise ConfigError(
-            f"The [serve] setting {path.rstrip('`')} is wrong: {words}.",
-            remedy="See docs/settings.md",
-        ) from None
+    return read_settings("[serve]", ServeSettings, merged)

@@ -85,7 +85,7 @@ def read_settings(backend: str, kind: type[S], given: Mapping[str, Any]) -> S:
     """Check settings against a struct.
 
     Args:
-        backend: The backend's name, for the message.
+        backend: The backend's name, or that of the table, for the message.
         kind: The struct that lists the settings, their types and ranges.
         given: What the user wrote.
 
