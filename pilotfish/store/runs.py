@@ -20,7 +20,6 @@ import threading
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any, NoReturn, Self
 from weakref import WeakSet, WeakValueDictionary
 
@@ -141,12 +140,7 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
 

@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pilotfish.errors import ArtifactError
@@ -99,12 +98,7 @@ class Swap:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         # After an exchange this is the old artifact; after a failure, the unfinished new one.
         shutil.rmtree(self.folder, ignore_errors=True)
 
