@@ -35,6 +35,21 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mixed
 
 
+def hash_beginnings(
+    codes: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """A hash of the length and the first eight bytes of each ``codes[start:end]``; cheap."""
+    eights = _eights(codes)
+    lengths = ends - starts
+    first = eights[starts] & _MASKS[np.minimum(lengths, 8)]
+    return mix(first + lengths.astype(np.uint64) * _ODD)
+
+
+def _eights(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The eight bytes from each position on, as one number."""
+    return np.ndarray(len(codes) - 7, "<u8", codes, strides=(1,))
+
+
 def hash_spans(
     codes: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
@@ -48,11 +63,9 @@ def hash_spans(
     Returns:
         ``n`` hashes; equal stretches have equal ones.
     """
-    eights = np.ndarray(len(codes) - 7, "<u8", codes, strides=(1,))
+    eights = _eights(codes)
     lengths = ends - starts
-    hashes = mix(
-        (eights[starts] & _MASKS[np.minimum(lengths, 8)]) + lengths.astype(np.uint64) * _ODD
-    )
+    hashes = hash_beginnings(codes, starts, ends)
     more = np.flatnonzero((lengths > 8) & (lengths <= _LONG))
     at, left = starts[more] + 8, lengths[more] - 8
     while len(more):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pilotfish.curate.rules.documents import Documents, Positions, Spans, total
-from pilotfish.curate.rules.hashing import hash_spans, mix
+from pilotfish.curate.rules.hashing import hash_beginnings, hash_spans, mix
 
 
 def number(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -50,8 +50,13 @@ def salt(documents: Positions) -> NDArray[np.uint64]:
 
 def repeated_spans(documents: Documents, spans: Spans) -> tuple[Positions, Positions]:
     """How many of each document's spans repeat an earlier one, and their characters."""
-    hashes = hash_spans(documents.codes, spans.starts, spans.ends)
-    repeats = again(number(hashes ^ salt(spans.documents)))
+    repeats = np.zeros(len(spans.starts), np.bool_)
+    salted = salt(spans.documents)
+    # Few spans share their length and their first bytes with another of the document.
+    numbers = number(hash_beginnings(documents.codes, spans.starts, spans.ends) ^ salted)
+    alike = np.flatnonzero((np.bincount(numbers) > 1)[numbers])
+    hashes = hash_spans(documents.codes, spans.starts[alike], spans.ends[alike])
+    repeats[alike] = again(number(hashes ^ salted[alike]))
     return total(repeats, spans.offsets), total(documents.chars(spans) * repeats, spans.offsets)
 
 
