@@ -2,21 +2,22 @@
 
 Few values: a classifier of the whole text, one class each. Values that stand in the text: a tagger. A
 field that may be both is cross-fitted as both, and the one that is right more often is kept. A field
-that is neither (a summary, a computed sum, a list of many things) cannot be learned, and the reason is
-said.
+that is neither (a summary, a computed sum, a list of objects) cannot be learned, and the reason is said.
+Lists of things that stand in the text have a tagger of their own.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pilotfish.distill.list_tagger import EMPTY, ListTagger, choose_items, fit_list_tagger
 from pilotfish.distill.objects import Path, name_of
 from pilotfish.distill.spans import choose_spans, meant
 from pilotfish.distill.student import Student, fit_and_crossfit, restore_student, student_files
@@ -60,6 +61,13 @@ class Texts:
         tokens = [Tokens.of(text) for text in inputs.texts]
         bags = [vocabulary.bag(one) for one in tokens]
         return cls(inputs, tokens, vocabulary.columns(tokens), bags)
+
+    def each(self) -> Iterator[tuple[Tokens, Ints, Ints]]:
+        """Tokens, their features and the words of one text after the other."""
+        first = 0
+        for tokens, bag in zip(self.tokens, self.bags, strict=True):
+            yield tokens, self.columns[first : first + len(tokens)], bag
+            first += len(tokens)
 
 
 @dataclass(frozen=True)
@@ -125,17 +133,28 @@ class Tagged:
 
     def best(self, texts: Texts) -> list[Best]:
         """See :class:`Maker`."""
-        out, first = [], 0
-        for tokens, bag in zip(texts.tokens, texts.bags, strict=True):
-            columns = texts.columns[first : first + len(tokens)]
-            out.append(best_value(self.tagger.predict(tokens, columns, bag)))
-            first += len(tokens)
-        return out
+        return [best_value(self.tagger.predict(*one)) for one in texts.each()]
 
     def state(self) -> State:
         """See :class:`Maker`."""
         settings, arrays = self.tagger.state()
         return {"made": "tagged", "tagger": settings}, arrays
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A field whose values are lists of things that stand in the text."""
+
+    tagger: ListTagger
+
+    def best(self, texts: Texts) -> list[Best]:
+        """See :class:`Maker`."""
+        return [self.tagger.predict(tokens, columns) for tokens, columns, _ in texts.each()]
+
+    def state(self) -> State:
+        """See :class:`Maker`."""
+        settings, arrays = self.tagger.state()
+        return {"made": "listed", "tagger": settings}, arrays
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,8 @@ def restore_field(
     maker: Maker
     if settings["made"] == "tagged":
         maker = Tagged(Tagger.restore(settings["tagger"], arrays))
+    elif settings["made"] == "listed":
+        maker = Listed(ListTagger.restore(settings["tagger"], arrays))
     else:
         maker = Closed(restore_student(settings["student"], arrays, load_encoder))
     return FieldStudent(
@@ -223,7 +244,7 @@ def fit_field(
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     decimal = bool(numbers) and all(isinstance(v, float) for v in numbers)
     tried: list[tuple[float, Maker, list[Best]]] = []
-    tagged = _fit_tagged(keys, setting)
+    tagged = _fit_listed(keys, setting) or _fit_tagged(keys, setting)
     if tagged is not None:
         tried.append((_agreement(tagged[1], keys, setting), *tagged))
     if not tried or tried[0][0] < GOOD_ENOUGH:
@@ -282,6 +303,20 @@ def _fit_tagged(keys: Sequence[str], setting: FitField) -> tuple[Maker, list[Bes
     return Tagged(tagger), [best_value(one) for one in held]
 
 
+def _fit_listed(keys: Sequence[str], setting: FitField) -> tuple[Maker, list[Best]] | None:
+    lists = sum(key.startswith("[") for key in keys)
+    if lists < FOUND * len(keys) or lists + sum(key in EMPTY for key in keys) < CLOSED * len(keys):
+        return None
+    tokens = setting.texts.tokens
+    chosen = choose_items(tokens, keys)
+    if chosen is None or chosen[1] < FOUND:
+        return None
+    tagger, held = fit_list_tagger(
+        chosen[0], tokens, keys, setting.weights, setting.fold, setting.features, setting.bags
+    )
+    return Listed(tagger), held
+
+
 def _is_plain(key: str) -> bool:
     """Whether a canonical value is a text or a number."""
     return key[:1] == '"' or key[:1].isdigit() or key[:1] == "-"
@@ -297,7 +332,7 @@ def _fixed(missing: Sequence[str], total: int) -> list[str]:
 def _why(path: Path, keys: Sequence[str], counts: Counter[str]) -> str:
     lists = sum(key.startswith("[") for key in keys)
     what = (
-        "is a list of things"
+        "is a list of things that are not found in the input"
         if 2 * lists > len(keys)
         else "stands too seldom in the input, word for word or in another notation"
     )

@@ -156,6 +156,26 @@ def test_nested_absent_and_null_fields() -> None:
         jsonschema.validate(json.loads(fitted.student.predict([text])[0][0]), fitted.student.schema)
 
 
+def test_lists_of_things_in_the_text() -> None:
+    rng = random.Random(4)
+    pairs: list[tuple[str, Any]] = []
+    for _ in range(320):
+        codes = [f"{rng.choice('AB')}{rng.randint(100, 999)}" for _ in range(rng.randint(0, 4))]
+        codes = list(dict.fromkeys(codes))
+        other = f"{rng.choice('AB')}{rng.randint(100, 999)}"
+        said = f"Send {' and '.join(codes)}" if codes else "Send nothing"
+        pairs.append((f"{said}. Keep {other} as it is.", {"send": codes}))
+    fitted = learned(pairs[:200])
+    assert type(fitted.student.fields[0].maker).__name__ == "Listed"
+    assert agreement(fitted.student, pairs[200:]) >= 0.95
+    card, arrays, _ = fitted.student.files()
+    again = Extraction.restore(json.loads(json.dumps(card)), arrays, load_encoder)
+    texts = [text for text, _ in pairs[200:240]]
+    assert again.predict(texts)[0] == fitted.student.predict(texts)[0]
+    held = float(fitted.agreed.mean())
+    assert abs(held - agreement(fitted.student, pairs[200:])) < 0.06
+
+
 def test_one_text_is_scored_as_many_are() -> None:
     """The quick path against the matrices that were fitted with."""
     texts = [Tokens.of(text) for text, _ in mails(40)]
