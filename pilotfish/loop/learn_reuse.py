@@ -233,11 +233,7 @@ class _Learning:
     def fit(self, early: ReuseModel) -> tuple[Likeness, Any, float]:
         """The score, how often it errs, and the share that it might serve; from judged pairs."""
         found = early.match([row.question for row in self.fit_rows])
-        usable = [
-            i
-            for i, match in enumerate(found)
-            if match.entry >= 0 and self.fit_rows[i].answer is not None
-        ]
+        usable = [i for i, match in enumerate(found) if match.entry >= 0]
         usable.sort(key=lambda i: found[i].score)
         count = min(FIT_PAIRS, len(usable), int(FIT_SHARE * self.verdicts.affordable(10**9)))
         chosen = [usable[int(at)] for at in np.linspace(0, len(usable) - 1, count)]

@@ -18,6 +18,7 @@ from pilotfish.loop.reuse_rows import Asked
 from pilotfish.loop.teacher import Budget
 from pilotfish.models.calls import wait
 from pilotfish.models.protocols import Model
+from pilotfish.records import canonical_json
 
 Pair = tuple[Asked, ReuseModel, int]  # a row, and an entry of an index
 
@@ -54,6 +55,7 @@ class Verdicts:
         self._marks = marks
         self._budget = budget
         self._concurrency = concurrency
+        self._counted: set[str] = set()
         self._spent = 0.0
         self._unpriced = 0
 
@@ -113,16 +115,20 @@ class Verdicts:
         answer = row.answer
         if answer is None:
             completion = await self._large.complete(to_send(request, self._marks))
-            self.bought += 1
-            self._pay(completion.cost)
+            self.bought += self._pay(completion.cost, request.key("answer"))
             answer = completion.text
         about = [row.row.id, small.ids[entry]]
         verdict = await self._judge.compare(request.prompt, small.answers[entry], answer, about)
         if verdict.completion is not None:
-            self.judged += 1
-            self._pay(verdict.completion.cost)
+            pair = canonical_json([request.prompt, *sorted((small.answers[entry], answer))])
+            self.judged += self._pay(verdict.completion.cost, pair)
         return verdict.equivalent
 
-    def _pay(self, cost: float | None) -> None:
+    def _pay(self, cost: float | None, call: str) -> bool:
+        """Count a call, once; whether it is the first of its kind."""
+        if call in self._counted:
+            return False
+        self._counted.add(call)
         self._spent += cost or 0.0
         self._unpriced += cost is None
+        return True
