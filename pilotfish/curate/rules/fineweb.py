@@ -1,7 +1,8 @@
 """FineWeb's own filters: lines that end in punctuation, few short lines, few repeated ones, no lists.
 
 Penedo et al. 2024, "The FineWeb Datasets: Decanting the Web for the Finest Text Data at Scale", section
-3.6. The thresholds of the paper are the defaults; ``max_new_lines`` and its 0.3 are of the authors' code.
+3.6. The thresholds are those of the authors' code, with which the data set was made. The paper has 0.1 in
+place of the 0.01 of ``max_repeated_line_chars``, and no ``max_new_lines``.
 """
 
 from __future__ import annotations
