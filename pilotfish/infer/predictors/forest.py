@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pilotfish.errors import ArtifactError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import STATISTICS_SCALE, Features
 from pilotfish.infer.predictors.fitted import Arrays, Fitted
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.trees import Trees
 from pilotfish.models.protocols import Encoder
-
-BATCH = 256
 
 
 @dataclass(eq=False)
@@ -31,30 +28,13 @@ class Forest(Fitted):
     Attributes:
         features: Computes the dense blocks.
         directions: Of the embedding that are used ``[dim, kept]``.
-        nodes: For each node its feature (-1 at a leaf), and its left and right child; ``[nodes, 3]``.
-        cuts: Threshold of each node ``[nodes]``.
-        values: Qualities at each node ``[nodes, models]``.
-        roots: Where each tree starts ``[trees]``.
+        trees: Give the qualities of all models.
     """
 
     features: Features
     directions: Floats
-    nodes: NDArray[np.int32]
-    cuts: Floats
-    values: Floats
-    roots: NDArray[np.int32]
+    trees: Trees
     left_out: Floats | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        # A leaf is its own child, so that all trees are walked for as long as the deepest.
-        own = np.arange(len(self.nodes), dtype=np.int32)
-        leaf = self.nodes[:, 0] < 0
-        self._feature = np.where(leaf, 0, self.nodes[:, 0])
-        self._child = np.where(leaf[:, None], own[:, None], self.nodes[:, 1:]).ravel()
-        self._depth, level = 0, self.roots
-        while not leaf[level].all():
-            level = np.unique(self._child.reshape(-1, 2)[level])
-            self._depth += 1
 
     @classmethod
     def fit(
@@ -97,26 +77,7 @@ class Forest(Fitted):
             apart = off - off.mean(axis=1, keepdims=True) if off.shape[1] > 1 else off
             found.append((float(np.nanmean(apart**2)), grown, unseen))
         _, grown, unseen = min(found, key=lambda one: one[0])
-        nodes, cuts, values, roots, start = [], [], [], [], 0
-        for one in grown.estimators_:
-            tree = one.tree_
-            inner = tree.children_left >= 0
-            left = np.where(inner, tree.children_left + start, -1)
-            right = np.where(inner, tree.children_right + start, -1)
-            nodes.append(np.stack([np.where(inner, tree.feature, -1), left, right], axis=1))
-            cuts.append(tree.threshold)
-            values.append(tree.value[:, :, 0])
-            roots.append(start)
-            start += tree.node_count
-        made = cls(
-            outcomes.models,
-            features,
-            main,
-            np.vstack(nodes).astype(np.int32),
-            np.concatenate(cuts).astype(np.float32),
-            np.vstack(values).astype(np.float32),
-            np.array(roots, np.int32),
-        )
+        made = cls(outcomes.models, features, main, Trees.of_forest(grown.estimators_))
         made.left_out = unseen
         return made
 
@@ -128,20 +89,11 @@ class Forest(Fitted):
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Mean over the trees ``[n, models]``, and its standard error from their spread."""
         x = self._inputs(self.features, self.directions, texts)
-        width = x.shape[1]
         mean = np.empty((len(x), len(self.models)), np.float32)
         std = np.empty_like(mean)
-        for start in range(0, len(x), BATCH):
-            part = x[start : start + BATCH]
-            flat = np.ascontiguousarray(part).ravel()
-            first = (np.arange(len(part)) * width)[:, None]
-            at = np.repeat(self.roots[None], len(part), axis=0)
-            for _ in range(self._depth):
-                right = flat.take(self._feature.take(at) + first) > self.cuts.take(at)
-                at = self._child.take(2 * at + right)
-            votes = self.values[at]
-            mean[start : start + BATCH] = votes.mean(axis=1)
-            std[start : start + BATCH] = votes.std(axis=1)
+        for part, votes in self.trees.votes(x):
+            mean[part] = votes.mean(axis=1)
+            std[part] = votes.std(axis=1)
         return Prediction(mean, std)
 
     @classmethod
@@ -151,16 +103,9 @@ class Forest(Fitted):
         Raises:
             ArtifactError: A node points outside the trees, or back.
         """
-        nodes, roots = arrays["nodes"], arrays["roots"]
-        width = arrays["directions"].shape[1] + len(arrays["features.scale"])
-        own = np.arange(len(nodes))[:, None]
-        inner = nodes[:, 0] >= 0
-        children = nodes[inner, 1:]
-        # A child comes after its parent, so that every walk ends.
-        sound = (children > own[inner]).all() and (children < len(nodes)).all()
-        if not sound or nodes[:, 0].max(initial=0) >= width or (roots >= len(nodes)).any():
-            raise ArtifactError("The forest's nodes point outside it.", remedy="Fit it again.")
-        return super().restore(settings, arrays, encoder)
+        made = super().restore(settings, arrays, encoder)
+        made.trees.check(made.directions.shape[1] + len(made.features.scale))
+        return made
 
 
 def main_directions(rows: Floats, widths: Sequence[int], most: int) -> Floats:

@@ -61,6 +61,28 @@ def test_the_scorer_reads_the_answer_and_what_others_say(scorer: LearnedScorer) 
     assert test.quality[np.arange(len(test)), picked].mean() > best + 0.05
 
 
+def test_trees_see_what_a_sum_cannot() -> None:
+    """A short answer is right to a short question and a long one to a long question."""
+
+    def crossed(seed: int) -> Outcomes:
+        rng = np.random.default_rng(seed)
+        asked, said = rng.random((2, 800)) < 0.5
+        texts = tuple(f"case {i}" + " and so on" * 9 * bool(a) for i, a in enumerate(asked))
+        answers = np.array([["yes" + " indeed" * 9 * bool(b)] for b in said], object)
+        return Outcomes(texts, ("a",), (asked == said)[:, None].astype(np.float32), answers=answers)
+
+    test = crossed(1)
+    linear, both = (LearnedScorer.fit(crossed(0), together=False, trees=t) for t in (0, 40))
+    assert roc_auc_score(test.quality, linear.score_many(test)) < 0.7
+    assert roc_auc_score(test.quality, both.score_many(test)) > 0.95
+    # The score is the mean of the two probabilities.
+    own = both.features.alone(both.features.questions(test.texts), list(test.answers[:, 0]))
+    grown = np.clip(both.trees.total(own)[:, 0], 0, 1)
+    assert 2 * both.score_many(test)[:, 0] == pytest.approx(
+        linear.score_many(test)[:, 0] + grown, abs=1e-5
+    )
+
+
 def test_the_scores_are_calibrated_but_for_the_prior(scorer: LearnedScorer) -> None:
     test = lesson(2, 2000)
     scores = scorer.score_many(test)

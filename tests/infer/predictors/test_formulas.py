@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
@@ -39,6 +39,7 @@ from pilotfish.infer.predictors.stacked import stacking_weights
 from pilotfish.infer.predictors.svm import SupportVectors, best_model
 from pilotfish.infer.predictors.tags import Tags, tags_of
 from pilotfish.infer.predictors.text_statistics import NAMES, text_statistics
+from pilotfish.infer.predictors.trees import Trees
 
 NAN = float("nan")
 
@@ -198,6 +199,27 @@ def test_the_forest_is_scikit_learns() -> None:
     assert made.left_out is not None
     seen = ~np.isnan(made.left_out)
     assert made.left_out[seen] == pytest.approx(trees.oob_prediction_[seen], abs=1e-5)
+
+
+def test_boosted_trees_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 5)).astype(np.float32)
+    targets = [x[:, 0] * x[:, 1] + 3, np.sin(x[:, 2])]
+    models = [
+        HistGradientBoostingRegressor(max_iter=15, max_leaf_nodes=8, random_state=0).fit(x, y)
+        for y in targets
+    ]
+    trees = Trees.of_boosted(models)
+    told = np.stack([model.predict(x) for model in models], axis=1)
+    assert trees.total(x) == pytest.approx(told, abs=1e-5)
+    for output in (0, 1):
+        alone = trees.part(output, 2).total(x)[:, 0]
+        assert alone == pytest.approx(told[:, output], abs=1e-5)
+    again = Trees.restore(*trees.state(), None)
+    assert np.array_equal(again.total(x), trees.total(x))
+    with pytest.raises(ArtifactError, match="outside"):
+        again.check(2)
+    assert Trees.none(2).total(x).tolist() == np.zeros((300, 2)).tolist()
 
 
 def test_several_leaf_sizes_are_chosen_from_by_the_out_of_bag_error() -> None:
