@@ -213,6 +213,8 @@ def test_totals_are_the_same_in_one_look_and_in_several(store: Store) -> None:
         *store.statistics.totals(MINUTE - 60, MINUTE - 20),
         *store.statistics.totals(MINUTE - 20, MINUTE),
     ]
+    assert sum(total.requests for total in whole.values()) > 500
+    assert {(t.asked, t.model, t.status) for t in parts} == set(whole)
     for key, total in whole.items():
         mine = [t for t in parts if (t.asked, t.model, t.status) == key]
         assert sum(t.requests for t in mine) == total.requests
