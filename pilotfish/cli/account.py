@@ -31,27 +31,27 @@ def account(
     if as_json:
         typer.echo(json.dumps([row.to_dict() for row in rows]))
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from pilotfish.cli.whole_table import print_whole
     from pilotfish.figures import money
     from pilotfish.store.ledger import total
 
     table = Table(box=None, pad_edge=False)
     heads = ("day", "task", "asked", "small", "if large", "answers", "extra", "saved", "avoided")
     for head in heads:
-        table.add_column(head, justify="left" if head in ("day", "task") else "right")
+        table.add_column(head, justify="left" if head in ("day", "task") else "right", no_wrap=True)
     for row in rows:
         known = (row.baseline, row.spent) if row.priced else (None, None)
         table.add_row(
             datetime.fromtimestamp(row.day * 86_400, UTC).date().isoformat(),
-            row.task[:24],
+            row.task,
             f"{row.requests:,}",
             f"{row.small / row.requests:.0%}" if row.requests else "",
             *(money(amount) for amount in (*known, row.extra, row.saving)),
             f"{row.avoided:,}",
         )
-    Console().print(table)
+    print_whole(table)
     whole = total(rows)
     typer.echo(
         f"Saved in all: {money(whole.saving)}; {whole.avoided:,} calls of the large model avoided "

@@ -114,12 +114,16 @@ def _table(found: list[FoundTask], pointers: dict[str, Pointer]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pilotfish.cli.whole_table import print_whole
+
     if not found:
         typer.echo("No recurring tasks yet: the traffic is too little, or each request is another.")
         return
     table = Table(box=None, pad_edge=False)
     for head in ("task", "kind", "requests", "cost", "small now", "could be small", "version"):
-        table.add_column(head, justify="left" if head in ("task", "kind") else "right")
+        table.add_column(
+            head, justify="left" if head in ("task", "kind") else "right", no_wrap=True
+        )
     for task in found:
         pointer = pointers.get(task.name)
         version = "" if pointer is None or pointer.serving is None else f"@{pointer.serving}"
@@ -132,8 +136,8 @@ def _table(found: list[FoundTask], pointers: dict[str, Pointer]) -> None:
             "no" if task.note else "" if task.servable is None else f"{task.servable:.0%}",
             version,
         )
+    print_whole(table)
     console = Console()
-    console.print(table)
     for task in found:
         if task.note:
             console.print(f"{task.name}: {task.note}", markup=False, highlight=False)
