@@ -29,7 +29,7 @@ from pilotfish.curate.rules.line_edits import (
     large_strings,
     without_citations,
 )
-from pilotfish.errors import InputError
+from pilotfish.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class C4(RuleSet):
         scores: As there.
 
     Raises:
-        ConfigError: A threshold is negative.
+        ConfigError: A threshold is negative, or a phrase blank.
         InputError: The file cannot be read.
     """
 
@@ -87,6 +87,10 @@ class C4(RuleSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not all(phrase.strip() for phrase in self.policy_phrases):
+            raise ConfigError(
+                f"The step {self.name!r}: got a blank one among policy_phrases, but expected words."
+            )
         words = list(self.bad_words)
         if self.bad_words_file is not None:
             try:

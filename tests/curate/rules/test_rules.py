@@ -204,6 +204,7 @@ def test_bad_words_stand_alone(tmp_path: Path) -> None:
         (GopherRepetition, "max_top_2_gram", float("nan")),
         (GopherQuality, "stop_words", ("don't",)),
         (GopherQuality, "stop_words", ("",)),
+        (C4, "policy_phrases", ("cookies", " ")),
     ],
 )
 def test_wrong_settings_are_refused(kind: type[RuleSet], setting: str, value: object) -> None:
