@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pilotfish.loop.recover import group, literal_parts, recover, split
 from pilotfish.loop.template import Template
+from tests.loop.documents import PROMPT, mails
 
 WORDS = [
     "river",
@@ -148,6 +149,15 @@ def test_splitting_answers_what_does_not_fit() -> None:
     assert split("a1b2", ["a", "b", "c"]) is None
     assert split("ab", ["ab", "b"]) is None
     assert literal_parts(Template("{x}")) == ["", ""]
+
+
+def test_values_made_of_common_phrases_do_not_hide_the_template() -> None:
+    """Each mail has a set of common phrases of its own; all begin in the same way."""
+    prompts = [PROMPT.format(text) for text, _ in mails(400)]
+    (members,) = group(prompts, fewest=50)
+    assert len(members) == 400
+    found = recover([prompts[i] for i in members])
+    assert found == Template(PROMPT.replace("{}", "{text}"))
 
 
 def test_time_is_linear_in_the_prompts() -> None:
