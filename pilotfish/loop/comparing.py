@@ -31,6 +31,7 @@ class Comparer:
     def __init__(self, store: Store, models: Models) -> None:
         self._store = store
         self._models = models
+        self._judges: dict[tuple[str, str, str], EquivalenceJudge] = {}
 
     async def agreed(
         self,
@@ -59,10 +60,20 @@ class Comparer:
         """
         if not isinstance(loaded.small, ReuseModel):
             return same(kind_of_version(loaded), *answers)
-        model = self._models.load(str(version.settings.get("judge") or large))
-        redact = find_redactor(str(marks.get("redact") or ""))
-        judge = EquivalenceJudge(model, self._store, version.task, redact)
+        judge = self._judge(
+            version.task,
+            str(version.settings.get("judge") or large),
+            str(marks.get("redact") or ""),
+        )
         return (await judge.compare(request.prompt, *answers, about)).equivalent
+
+    def _judge(self, task: str, spec: str, redact: str) -> EquivalenceJudge:
+        """One for all comparisons, so that the same pair under way twice is asked about once."""
+        key = (task, spec, redact)
+        if key not in self._judges:
+            model = self._models.load(spec)
+            self._judges[key] = EquivalenceJudge(model, self._store, task, find_redactor(redact))
+        return self._judges[key]
 
 
 def counts(loaded: Loaded, request_id: str, score: float) -> bool:

@@ -53,6 +53,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
 }
 WEIGHTS = (8, 8, 5, 2, 4, 6, 7, 4, 4)
 OPENINGS = ("", "", "", "Hi, ", "Hello! ", "Please tell me: ", "Quick one. ")
+TAILS = 0.8  # share of the questions with a sentence or two behind them
 PLACES = ("phone", "office", "kitchen", "train", "garden", "car")
 MOODS = ("urgent", "important", "private", "simple", "new", "early", "late", "nice")
 WORDINGS = (
@@ -69,7 +70,7 @@ def question(rng: random.Random) -> tuple[str, str]:
     (intent,) = rng.choices(list(INTENTS), weights=WEIGHTS)
     values = {"n": rng.randint(3, 60), "c": rng.choice(CITIES)}
     text = rng.choice(OPENINGS) + rng.choice(INTENTS[intent])
-    if rng.random() < 0.8:  # else one of a few texts, which come again word for word
+    if rng.random() < TAILS:  # else one of a few texts, which come again word for word
         text += f" I write from my {rng.choice(PLACES)}. It is {rng.choice(MOODS)}, thank you."
     return text.format(**values), intent.format(**values)
 

@@ -6,6 +6,7 @@ import dataclasses
 import random
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def small_of(rows: list[Recorded], scope: str = "all", definition: Definition = 
 
 
 def ask(
-    small: ReuseModel, text: str, caller: str = "", user: str = "", **params: object
+    small: ReuseModel, text: str, caller: str = "", user: str = "", **params: Any
 ) -> Completion:
     request = Request.of(text, system=faq.SYSTEM, **params)
     return wait(small.complete(dataclasses.replace(request, user=user, tags={"caller": caller})))
@@ -159,9 +160,16 @@ def test_requests_that_want_their_answer_drawn_get_no_old_one() -> None:
         0.0,
         "req_" + 32 * "0",
     )
-    for params in ({"temperature": 0}, {"seed": 3}, {"n": 1}, {"stream_options": {}}):
+    same: list[dict[str, Any]] = [{"temperature": 0}, {"seed": 3}, {"n": 1}, {"stream_options": {}}]
+    drawn: list[dict[str, Any]] = [
+        {"temperature": 0.2},
+        {"n": 2},
+        {"logprobs": True},
+        {"tools": [{"a": 1}]},
+    ]
+    for params in same:
         assert ask(small, "How do I pay?", **params).extra["score"] == 1.0
-    for params in ({"temperature": 0.2}, {"n": 2}, {"logprobs": True}, {"tools": [{"a": 1}]}):
+    for params in drawn:
         answer = ask(small, "How do I pay?", **params)
         assert (answer.extra["score"], answer.extra["why"], answer.text) == (-1.0, "sampled", "")
     # Another shape of answer is asked for: only answers of that shape are near.
