@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import io
 import json
-import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pilotfish.curate import STEPS, Pipeline, Verdict
 from pilotfish.curate.length import Length
 from pilotfish.curate.result import CurateResult
 from pilotfish.errors import ConfigError, InputError, MissingExtra, UnknownName
+from tests.conftest import REPOSITORY
 from tests.curate.corpus import Quality, Unique, Upper, as_lines, documents
 
 
@@ -127,44 +129,31 @@ def test_what_the_examples_and_histograms_show(corpus: Path, tmp_path: Path) -> 
     assert sum(step.tags["grade"].values()) == step.rows_in
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
-    found = pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    found.init(
-        num_cpus=2,
-        object_store_memory=80 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    yield found
-    found.shutdown()
-
-
-def same_everywhere(corpus: Path, tmp_path: Path, other: str) -> None:
+def test_worker_processes_give_every_row_the_same(corpus: Path, tmp_path: Path) -> None:
     alone = Pipeline(STEPPED).run(corpus, tmp_path / "local", shard_bytes=50_000)
     spread = Pipeline(STEPPED).run(
-        corpus, tmp_path / other, engine=other, workers=2, shard_bytes=50_000
+        corpus, tmp_path / "out", engine="processes", workers=2, shard_bytes=50_000
     )
     assert len(alone.shards) > 3
-    assert shards(tmp_path / other) == shards(tmp_path / "local")
-    assert rows(tmp_path / other) == by_hand(documents(3000))
+    assert shards(tmp_path / "out") == shards(tmp_path / "local")
+    assert rows(tmp_path / "out") == by_hand(documents(3000))
     assert counted(spread) == counted(alone)
 
 
-def test_worker_processes_give_every_row_the_same(corpus: Path, tmp_path: Path) -> None:
-    same_everywhere(corpus, tmp_path, "processes")
-
-
-def test_ray_gives_every_row_the_same(corpus: Path, tmp_path: Path, ray: Any) -> None:
-    same_everywhere(corpus, tmp_path, "ray")
+def test_ray_gives_every_row_the_same(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
+    alone = Pipeline(STEPPED).run(corpus, tmp_path / "local", shard_bytes=50_000)
+    command = [sys.executable, "-m", "tests.curate.ray_run", str(corpus), str(tmp_path / "ray")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert shards(tmp_path / "ray") == shards(tmp_path / "local")
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == counted(alone)
 
 
 def test_without_ray_the_extra_is_named(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"pilotfish\[scale\]"):
         Pipeline([Quality()]).run(corpus, tmp_path / "out", engine="ray")
 

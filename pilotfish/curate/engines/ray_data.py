@@ -7,6 +7,7 @@ output folder must be on storage that all nodes share.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ def run_ray(
     except ModuleNotFoundError:
         raise MissingExtra("The engine 'ray'", "scale") from None
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is shown by our own
     ray.data.DataContext.get_current().enable_progress_bars = False
