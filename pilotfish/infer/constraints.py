@@ -186,7 +186,10 @@ def checked_labels(values: Sequence[Any] | NDArray[Any] | None, n: int, name: st
         return None
     labels = np.empty(len(values), dtype=object)
     # plain values, so that they can be compared with what JSON brings back
-    labels[:] = [v.item() if isinstance(v, np.generic) else v for v in values]
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        labels[:] = values.tolist()  # the same, and at once
+    else:
+        labels[:] = [v.item() if isinstance(v, np.generic) else v for v in values]
     if len(labels) != n:
         raise InputError(f"Got {len(labels)} {name} labels for {n} scores.")
     return labels
