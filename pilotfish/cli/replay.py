@@ -211,6 +211,14 @@ def _row(score: Score) -> dict[str, Any]:
     return {"policy": score.policy, "measures": measures, "point": point, "curve": curve}
 
 
+def _short(names: list[str]) -> list[str]:
+    """Names without their settings, where they can be told apart without."""
+    bare = [name.partition(",")[0] for name in names]
+    return [
+        short if bare.count(short) == 1 else name for short, name in zip(bare, names, strict=True)
+    ]
+
+
 def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -218,13 +226,13 @@ def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
     shown = [name for name in _SHOWN if any(name in score.measures for score in scores)]
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for score in scores:
-        table.add_column(score.policy, justify="right")
+    for name in _short([score.policy for score in scores]):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in shown:
         found = [score.measures.get(name) for score in scores]
         cells = ["" if one is None else cell(one) for one in found]
         table.add_row(name.replace("_", " "), *cells)
-    console = Console()
+    console = Console(width=max(80, 32 * (len(scores) + 1)))  # a cell that is broken cannot be read
     console.print(
         f"{len(outcomes):,} questions, {len(outcomes.models)} models, {seeds} splits; value and half the "
         "width of its 95% interval",

@@ -60,7 +60,7 @@ class Family:
 
     Attributes:
         name: As it was named.
-        settings: The policies.
+        settings: The policies, the one first that is believed to be best.
         cost: What asking each model is believed to cost ``[m]``; without recorded costs 0, and 1 for the
             large model.
         latency: Seconds that asking each is believed to take ``[m]``, 0 where unknown.
@@ -68,6 +68,7 @@ class Family:
         large: Position of the large model.
         predictor: Expects qualities before asking, or None.
         judge: Scores answers, or None.
+        unordered: Whether two prices are traded, so that the settings have no one order.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Family:
     large: int
     predictor: Any = None
     judge: AnswerJudge | None = None
+    unordered: bool = False
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -148,7 +150,8 @@ def fit_family(
         seconds = np.where(known, learn.latency, 0).sum(0) / np.maximum(known.sum(0), 1)
     basis = Family(name, (Weighted(learn.models),), cost, seconds.astype(np.float32), quality, top)
     if kind == "single":
-        alone = tuple(Chain(learn.models, ((j,),), ()) for j in range(len(learn.models)))
+        best = [int(j) for j in np.argsort(-quality, kind="stable")]
+        alone = tuple(Chain(learn.models, ((j,),), ()) for j in best)
         return dataclasses.replace(basis, settings=alone)
     if kind in JUDGED:
         return _judged(kind, judge, settings, learn, basis, seed, encoder)
@@ -162,7 +165,8 @@ def fit_family(
         for wait in slow
         for weight in _scale(cost, WEIGHTS if len(slow) == 1 else JUDGED_WEIGHTS, 2.0)
     ]
-    return dataclasses.replace(basis, settings=tuple(weighted), predictor=predictor)
+    made = tuple(weighted)
+    return dataclasses.replace(basis, settings=made, predictor=predictor, unordered=len(slow) > 1)
 
 
 def check_name(
@@ -328,7 +332,8 @@ def _chains(
             raise InputError("Got one model, but small models and a large one are needed.")
         best = np.nanmax(_after(judge, rows, small)[:, list(small)], axis=1)
         cuts = np.unique(np.quantile(best, np.linspace(0, 1, MAX_PLANS)))
-        return [Chain(models, (small, (large,)), (float(cut),)) for cut in (*cuts, 1.01)]
+        falling = (1.01, *cuts[::-1].tolist())
+        return [Chain(models, (small, (large,)), (cut,)) for cut in falling]
     plans = search_chains(
         models,
         rows.quality,

@@ -10,7 +10,7 @@ on the questions that the setting is chosen on. A promise is certified on questi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,11 +22,13 @@ from pilotfish.infer.certificate import Certificate
 from pilotfish.infer.families import Family
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.policies.certified import Certified, agreements, certify_policy
-from pilotfish.infer.policies.dials import mix, pick, setting_of
+from pilotfish.infer.policies.dials import Setting, pick, setting_of
+from pilotfish.infer.policies.mixed import Mixed
 from pilotfish.infer.policies.policy import Play, Policy
 
 SAMPLES = 500
 TRIALS = 40  # settings that a promise is tried with
+_COUNTED = {"max_cost": "cost", "strong_share": "strong_share", "max_latency": "latency"}
 _LIMITS = ("max_cost", "strong_share", "min_quality", "max_latency")
 
 
@@ -139,13 +141,44 @@ def operate(
         policy = _cheapest_promise(family, choose, replay, dials)
         played = family.replayer(certify_on, seed=seed)(policy)
         return _promise(family, policy, played, certify_on, dials)
-    settings = [setting_of(each, replay(each), family.large) for each in family.settings]
-    limits = dials.limits
-    if set(limits) == {"max_cost"}:
-        return mix(settings, limits["max_cost"])
-    if set(limits) == {"strong_share"}:
-        return mix(settings, limits["strong_share"], by="strong_share")
-    return pick(settings, **limits).policy
+    each_played = [replay(each) for each in family.settings]
+    settings = [
+        setting_of(policy, one, family.large)
+        for policy, one in zip(family.settings, each_played, strict=True)
+    ]
+    if family.unordered:  # then by what is believed of the answers, which needs no grade
+        order = np.argsort([-float(one.margin.mean()) for one in each_played], kind="stable")
+        settings = [settings[i] for i in order]
+    return first_within(_smoothed(settings), dials.limits)
+
+
+def first_within(settings: Sequence[Setting], limits: Mapping[str, float]) -> Policy:
+    """The first setting that keeps the limits; for a budget, mixed with the one before to spend it all.
+
+    Settings come with the one first that is believed to be best. A few hundred graded questions tell
+    costs well, but not which of two settings is better; to take the best measured one would be to
+    take the luckiest. So grades only decide whether ``min_quality`` is reached.
+
+    Args:
+        settings: The best first.
+        limits: As in :attr:`Dials.limits`.
+
+    Raises:
+        InputError: No setting keeps them; the message says what can be had.
+    """
+    cheapest = pick(settings, **limits)  # says why, if none does
+    if "min_quality" in limits:
+        return cheapest.policy
+    upper = {_COUNTED[name]: most for name, most in limits.items()}
+    kept = [all(getattr(s, name) <= most for name, most in upper.items()) for s in settings]
+    at = kept.index(True) if True in kept else settings.index(cheapest)
+    found = settings[at]
+    if at == 0 or set(upper) - {"cost", "strong_share"} or len(upper) != 1:
+        return found.policy
+    ((name, most),) = upper.items()
+    before = settings[at - 1]
+    spent, more = getattr(found, name), getattr(before, name)
+    return Mixed(before.policy, found.policy, (most - spent) / (more - spent))
 
 
 def measure(
@@ -195,6 +228,18 @@ def columns_of(
 def certificate_of(policy: Policy) -> Certificate | None:
     """What a policy promises, or None."""
     return policy.certificate if isinstance(policy, Certified) else None
+
+
+def _smoothed(settings: Sequence[Setting]) -> list[Setting]:
+    """Grades that do not rise towards settings that are believed to be worse: isotonic regression."""
+    from scipy.optimize import isotonic_regression
+
+    grades = np.nan_to_num([each.quality for each in settings])
+    smooth = isotonic_regression(grades, increasing=False).x
+    return [
+        dataclasses.replace(each, quality=float(value))
+        for each, value in zip(settings, smooth, strict=True)
+    ]
 
 
 def _cheapest_promise(

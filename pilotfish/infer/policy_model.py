@@ -11,6 +11,7 @@ judge fails scores 0, so that nothing is kept unjudged.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError, ModelError
-from pilotfish.infer.judges.judge import score_answers
+from pilotfish.infer.judges.judge import ComparingJudge, score_answers
 from pilotfish.infer.narrow import narrowed
 from pilotfish.infer.outcomes import Floats
 from pilotfish.infer.policies.certified import Certified
@@ -40,7 +41,6 @@ from pilotfish.models.settings import read_settings
 from pilotfish.records import Chunk, Completion, Request
 
 FAILED = -1.0
-PROBES = (np.nan, *np.linspace(0, 1, 9))  # what a judge might say
 
 _spent: ContextVar[list[Completion] | None] = ContextVar("pilotfish_judging", default=None)
 
@@ -112,6 +112,7 @@ class PolicyModel:
         self.judge = judge
         self.narrowing = narrowing
         self.large = large
+        self._probes = [np.nan] if judge is None else [np.nan, *probes(policy)]
         self._members = [members[each] for each in policy.models]
         if narrowing is not None:
             self._members = [LabelModel(member) for member in self._members]
@@ -236,14 +237,13 @@ class PolicyModel:
 
     def _settled(self, view: View, position: int) -> bool:
         """Whether this model's answer will be given, whatever a judge would say of this or another."""
-        probes = PROBES if self.judge is not None else PROBES[:1]
-        rows = len(probes) * (2 if len(probes) > 1 else 1)
-        many = view.take(np.zeros(rows, int))
+        count = len(self._probes)
+        many = view.take(np.zeros(2 * count, int))
         many.asked[:, position] = True
-        if rows > len(probes):  # a judge that compares may think better of the others now
-            others = many.asked & ~(many.scores < 0)
-            many.scores[len(probes) :][others[len(probes) :]] = 1.0
-        many.scores[:, position] = np.tile(probes, rows // len(probes))
+        # A judge that compares may think better of the others now.
+        others = many.asked & ~(many.scores < 0)
+        many.scores[count:][others[count:]] = 1.0
+        many.scores[:, position] = np.tile(self._probes, 2)
         step = self.policy.step(many)
         return bool(np.all((step.ask < 0) & (step.answer == position)))
 
@@ -251,18 +251,44 @@ class PolicyModel:
         assert self.judge is not None
         spent: list[Completion] = []
         token = _spent.set(spent)
+        answers = case.answers
+        if not isinstance(self.judge, ComparingJudge):  # what was judged stays so
+            newest = list(answers)[-1]
+            answers = {newest: answers[newest]}
         try:
-            scores = await score_answers(self.judge, request, case.answers)
+            scores = await score_answers(self.judge, request, answers)
         except ModelError as error:
             if failure_reason(error) is None:
                 raise
-            scores = dict.fromkeys(case.answers, 0.0)
+            scores = dict.fromkeys(answers, 0.0)
             case.unjudged.append(list(case.answers)[-1])
         finally:
             _spent.reset(token)
         case.spent += spent
         for name, score in scores.items():
             view.scores[0, self.policy.models.index(name)] = score
+
+
+def probes(policy: Policy) -> list[float]:
+    """Scores in [0, 1] at which a policy may change its mind: a grid, and around its own thresholds.
+
+    >>> from pilotfish.infer.policies.chain import data_shunt
+    >>> [round(p, 3) for p in probes(data_shunt(["a", "b"], "a", "b", confidence=0.7)) if 0.6 < p < 0.74]
+    [0.625, 0.625, 0.662, 0.7, 0.7, 0.725]
+    """
+    corners = sorted({*np.linspace(0, 1, 9).tolist(), *_thresholds(policy)})
+    between = [(a + b) / 2 for a, b in itertools.pairwise(corners)]
+    below = [float(np.nextafter(np.float32(each), np.float32(-1))) for each in corners[1:]]
+    return sorted({*corners, *between, *below})
+
+
+def _thresholds(policy: Policy) -> list[float]:
+    found = [np.ravel(getattr(policy, name, ())).tolist() for name in ("thresholds", "cuts")]
+    if isinstance(policy, Certified):
+        found.append([] if policy.threshold is None else [policy.threshold])
+    inner = [getattr(policy, name, None) for name in ("policy", "first", "second")]
+    found += [_thresholds(each) for each in inner if each is not None]
+    return [each for part in found for each in part if 0 <= each <= 1]
 
 
 class _Case:

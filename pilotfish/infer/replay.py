@@ -239,7 +239,7 @@ def _measures(name: str, parts: list[_Part]) -> dict[str, PartMeasure]:
     }
     if priced:
         found["cost"] = lambda part, w: _at_best(part.points[name], w)[1]
-    if all(part.points[name].latency is not None for part in parts):
+    if all(_timed(part.points[name]) for part in parts):
         found["latency"] = lambda part, w: _latency_at_best(part.points[name], w)
     for key in parts[0].chosen[name]:
         if not any(np.isnan(part.chosen[name][key]).all() for part in parts):
@@ -259,6 +259,10 @@ def _at_best(points: sb.Points, weights: NDArray[np.float64]) -> tuple[float, fl
     quality, cost, strong = points.means(weights)
     best = int(quality.argmax())
     return float(quality[best]), float(cost[best]), float(strong[best])
+
+
+def _timed(points: sb.Points) -> bool:
+    return points.latency is not None and not np.isnan(points.latency).any()
 
 
 def _latency_at_best(points: sb.Points, weights: NDArray[np.float64]) -> float:
@@ -309,7 +313,8 @@ def _curve(name: str, parts: list[_Part], points: int = 50) -> NDArray[np.float6
         return np.zeros((0, 2))
     low = min(float(part.test.mean_cost().min()) for part in parts)
     high = max(float(part.test.mean_cost().max()) for part in parts)
-    at = np.linspace(low, high, points)
+    space = np.geomspace if 0 < 20 * low < high else np.linspace  # as the plot's axis is
+    at = space(low, high, points)
     each = []
     for part in parts:
         quality, cost, _ = part.points[name].means()

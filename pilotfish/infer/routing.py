@@ -129,6 +129,7 @@ class Routing:
             "name": family.name,
             "models": list(self.classes),
             "large": family.large,
+            "unordered": family.unordered,
             "dials": dataclasses.asdict(self.dials),
             "narrowing": None if self.narrowing is None else dataclasses.asdict(self.narrowing),
         }
@@ -342,5 +343,6 @@ def _restore(
         int(values["large"]),
         predictor,
         judge,
+        bool(values["unordered"]),
     )
     return family, policy

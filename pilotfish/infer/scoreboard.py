@@ -227,7 +227,8 @@ def quality_at(cost: Doubles, quality: Doubles, at: Sequence[float] | Doubles) -
     """Best quality for a mean cost of at most ``at``, mixing two settings; NaN below the cheapest."""
     x, y = hull(cost, quality)
     at = np.asarray(at, np.float64)
-    return np.where(at < x[0] * (1 - 1e-9), np.nan, np.interp(at, x, y))
+    # Costs come as float32, and the cheapest one may be compared with its own mean of other rounding.
+    return np.where(at < x[0] * (1 - 1e-6), np.nan, np.interp(at, x, y))
 
 
 def aiq(

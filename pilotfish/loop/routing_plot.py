@@ -1,4 +1,7 @@
-"""The curves of ``pilotfish replay``: mean quality against mean cost, one line a policy."""
+"""The curves of ``pilotfish replay``: mean quality against mean cost, one line a policy.
+
+A diamond is the setting that a dial chose; it lies off the curve, which is drawn in hindsight.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,12 @@ def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -
     ax = figure.add_subplot()
     for i, score in enumerate(scores):
         cost, quality = score.curve.T
-        ax.plot(cost, quality, ls=LINES[i % len(LINES)], lw=1.8, label=score.policy)
+        seen = np.flatnonzero(~np.isnan(quality))
+        marker = "s" if len(seen) == 1 else ""
+        style = LINES[i % len(LINES)]
+        (line,) = ax.plot(cost, quality, ls=style, marker=marker, lw=1.8, label=score.policy)
+        if score.point is not None:
+            ax.plot(*score.point, "D", ms=8, mec="white", color=line.get_color())
     cost, quality = outcomes.mean_cost(), outcomes.mean_quality()
     ax.plot(cost, quality, "o", ms=5, color="0.35")
     for name, x, y in zip(outcomes.models, cost.tolist(), quality.tolist(), strict=True):
