@@ -473,6 +473,8 @@ TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.models.ENCODERS": ENCODERS,
     "pilotfish.distill.STUDENTS": STUDENTS,
     # What they promise needs recorded traffic: tests/loop holds them to it, kind by kind.
-    "pilotfish.loop.small.SMALL": dict.fromkeys(["label", "labels", "rating", "extraction", "text"]),
+    "pilotfish.loop.small.SMALL": dict.fromkeys(
+        ["label", "labels", "rating", "extraction", "text"]
+    ),
     "pilotfish.loop.small.CERTIFY": dict.fromkeys(["label", "labels", "rating", "extraction"]),
 }

@@ -134,6 +134,17 @@ class Validator:
             return False
 
 
+def is_schema(schema: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a JSON schema."""
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Validator(schema)
+    except SchemaError:
+        return False
+    return True
+
+
 def asked_schema(params: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON schema that a request asks its answer to follow (``response_format``), or None."""
     form = params.get("response_format")

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from pilotfish.distill.calibrate import expected_calibration_error
 from pilotfish.distill.extraction import NAME, CrossFitted, Extraction, Objects, fit_extraction
-from pilotfish.distill.objects import asked_schema
+from pilotfish.distill.objects import asked_schema, is_schema
 from pilotfish.errors import InputError
 from pilotfish.loop.certified import CertifiedStudent, answer_all
 from pilotfish.loop.estimate import disagreement_curve, servable
@@ -93,7 +93,8 @@ class ExtractionModel:
         fields = [self._fields(request) for request in requests]
         texts = ["" if one is None else self.template.input_text(one) for one in fields]
         answers, scores = self.student.predict(texts)
-        scores[[one is None for one in fields]] = NOT_MINE
+        # 0 is what the schema that is asked for does not allow: never served, whatever the threshold.
+        scores[np.array([one is None for one in fields], bool) | (scores <= 0)] = NOT_MINE
         return answers, scores
 
     async def complete(self, request: Request) -> Completion:
@@ -113,13 +114,14 @@ class ExtractionModel:
 
 
 def schema_asked(requests: Sequence[Request]) -> dict[str, Any] | None:
-    """The JSON schema that nearly all requests ask for, or None."""
+    """The JSON schema that nearly all requests ask for; None where there is none, or it is no schema."""
     schemas = [asked_schema(request.params) for request in requests]
     texts = [None if schema is None else canonical_json(schema) for schema in schemas]
     usual = max(set(texts), key=texts.count) if texts else None
     if usual is None or texts.count(usual) < OWN_SCHEMA * len(texts):
         return None
-    return schemas[texts.index(usual)]
+    schema = schemas[texts.index(usual)] or {}
+    return schema if is_schema(schema) else None
 
 
 def objects_from(

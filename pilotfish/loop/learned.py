@@ -162,8 +162,9 @@ class LearnedModel:
             return trail, marks, "no-version" if version is None else "not-loaded"
         answer = await loaded.small.complete(as_asked(request, values, marks))
         score = float(answer.extra["score"])
-        # An unsure label is better than a refusal; the answer to another question is not.
-        forced = marks.get("local_only") and loaded.small.task.kind != "text"
+        # An unsure label is better than a refusal; the answer to another question is not, and neither is
+        # an object that the request's schema does not allow.
+        forced = marks.get("local_only") and loaded.small.task.kind != "text" and score > 0
         if score >= loaded.threshold or forced:
             reason = role if score >= loaded.threshold else "local-only"
             trail.settle(answer, reason, score, loaded.threshold, (self.large.name,))

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from pilotfish.distill.calibrate import expected_calibration_error
 from pilotfish.distill.extraction import CrossFitted, Extraction, Objects, fit_extraction
-from pilotfish.distill.objects import Style, Validator, asked_schema, assemble, leaves, schema_of
+from pilotfish.distill.objects import (
+    Style,
+    Validator,
+    asked_schema,
+    assemble,
+    is_schema,
+    leaves,
+    schema_of,
+)
 from pilotfish.distill.spans import PLACES, choose_spans, meant
 from pilotfish.distill.tagger import Problem, Tagger, Weights, fit_tagger
 from pilotfish.distill.tokens import Tokens, Vocabulary
@@ -295,6 +303,16 @@ def test_what_counts_as_the_same_object() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     assert asked_schema({"response_format": form}) == {"type": "object"}
     assert asked_schema({"response_format": {"type": "json_object"}}) is None
+
+
+def test_schemas_of_requests_are_not_trusted() -> None:
+    """A reference to elsewhere is not followed, and what is no schema is none."""
+    assert not is_schema({"type": "nonsense"})
+    remote = {"$ref": "http://127.0.0.1:9/schema.json"}
+    assert is_schema(remote)
+    assert not Validator(remote)({"a": 1})
+    local = {"$defs": {"a": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/a"}}}
+    assert [Validator(local)({"a": one}) for one in (1, "1")] == [True, False]
 
 
 def test_long_and_odd_texts_take_no_longer_than_their_length(fitted: CrossFitted) -> None:

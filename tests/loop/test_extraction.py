@@ -19,7 +19,7 @@ import pytest
 from pilotfish.config import Config
 from pilotfish.distill.extraction import Objects, fit_extraction
 from pilotfish.distill.objects import schema_of
-from pilotfish.errors import InputError
+from pilotfish.errors import InputError, RequestRefused
 from pilotfish.infer.certify import Constraint, certify
 from pilotfish.loop.artifact import OffloadedModel
 from pilotfish.loop.learn import LearnSettings, Outcome, learn
@@ -130,6 +130,21 @@ def test_who_asks_for_another_schema_gets_the_large_model(
     given = wait(model.complete(Request.of(PROMPT.format(text), response_format=FORM)))
     assert given.model == "large"
     assert [d.reason for d in given.decisions] == ["score<threshold", "last"]
+
+
+def test_local_only_does_not_force_an_object_of_another_schema(
+    served: tuple[LearnedModel, FakeModel],
+) -> None:
+    model, large = served
+    model._store.versions.keep_task("mails", marks={"local_only": True})
+    time.sleep(0.6)  # pointers and marks are read again when they are half a second old
+    large.requests.clear()
+    ((text, _),) = mails(1, 5)
+    assert wait(model.complete(Request.of(PROMPT.format(text)))).model == "mails@1"
+    assert wait(model.complete(Request.of(PROMPT.format("Hello")))).model == "mails@1"
+    with pytest.raises(RequestRefused, match="local-only"):
+        wait(model.complete(Request.of(PROMPT.format(text), response_format=FORM)))
+    assert large.requests == []
 
 
 def test_a_schema_that_all_ask_for_is_learned_with(tmp_path: Path) -> None:
