@@ -15,6 +15,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -83,11 +84,17 @@ def room(module: str) -> str:
     return parts[1] if len(parts) > 1 and parts[1] in MAP else "spine"
 
 
+@cache
+def nodes(text: str) -> tuple[ast.AST, ...]:
+    """A module's syntax; four tests look at that of the whole package."""
+    return tuple(ast.walk(ast.parse(text)))
+
+
 def imported(path: Path, package: Path = PACKAGE) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that a module imports."""
     name = module_name(path, package)
     here = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path.read_text("utf-8")):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -106,7 +113,7 @@ def distribution(requirement: str) -> str:
 
 def registry_targets(path: Path) -> Iterator[tuple[int, str]]:
     """Registry lines are imports too, only later: ``"pilotfish.models.openai:OpenAIModel"``."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path.read_text("utf-8")):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             target = re.fullmatch(r"(pilotfish(?:\.\w+)+):\w+", node.value)
             if target:
