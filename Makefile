@@ -21,11 +21,11 @@ test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pytest -m pulled -rs $(ARGS)
 
 # litellm's background workers outlive their event loop, and are found dead in whichever test comes next.
-test-torch: ## Install the torch, litellm and clients extras, then run the tests that need them
-	$(PYTHON) -m pip install --editable '.[test,torch,litellm,clients]'
+test-torch: ## Install the torch, litellm, clients and scale extras, then run the tests that need them
+	$(PYTHON) -m pip install --editable '.[test,torch,litellm,clients,scale]'
 	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
-		-k 'transformer or litellm or test_clients' -rs \
+		-k 'transformer or litellm or test_clients or test_ray' -rs \
 		-W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
