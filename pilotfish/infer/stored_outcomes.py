@@ -41,6 +41,7 @@ def read_stored_outcomes(
     texts: list[str] = []
     times: list[float] = []
     rows: list[dict[str, tuple[float, float, float]]] = []
+    texts_of: list[dict[str, str | None]] = []
     for page in store.traffic.read(since=since, task=task):
         said = {
             word.request_id: word.score
@@ -49,29 +50,36 @@ def read_stored_outcomes(
         }
         for one in _requests(page):
             found: dict[str, tuple[float, float, float]] = {}
+            wrote: dict[str, str | None] = {one["model"]: one["answer"]}
             cost = float("nan") if one["cost"] is None else float(one["cost"])
             if (check := checks.get(one["id"])) is not None:
                 paid = float("nan") if check.cost is None else check.cost
                 found[check.large] = (1.0, paid, float("nan"))
                 found[check.small] = (float(check.agreed), cost, float(one["latency"]))
+                wrote |= {check.small: check.small_answer, check.large: check.large_answer}
             if one["id"] in said and one["model"]:
                 found[one["model"]] = (float(said[one["id"]]), cost, float(one["latency"]))
             if found:
                 texts.append(one["prompt"])
                 times.append(one["time"].timestamp())
                 rows.append(found)
+                texts_of.append(wrote)
     if not rows:
         raise InputError(
             "The store holds no request whose answer somebody judged.",
             remedy="Let callers send feedback (POST /v1/feedback), or check a share of the small "
-            "answers: check = 0.05 in [serve]",
+            "answers: check_share = 0.05 in [serve]",
         )
     models = tuple(dict.fromkeys(name for found in rows for name in found))
     table = np.full((3, len(rows), len(models)), np.nan, np.float32)
     for i, found in enumerate(rows):
         for name, values in found.items():
             table[:, i, models.index(name)] = values
-    outcomes = Outcomes(tuple(texts), models, table[0], table[1], latency=table[2])
+    answers = np.empty((len(rows), len(models)), object)
+    for i, wrote in enumerate(texts_of):
+        answers[i] = [wrote.get(name) for name in models]
+    kept = answers if any(text is not None for text in answers.ravel()) else None
+    outcomes = Outcomes(tuple(texts), models, table[0], table[1], latency=table[2], answers=kept)
     return outcomes, times
 
 
@@ -80,4 +88,5 @@ def _requests(page: Any) -> Iterator[dict[str, Any]]:
         if row["request"] is None or row["status"] >= 400:
             continue
         request = from_dict(Request, json.loads(row["request"]))
-        yield {**row, "prompt": request.prompt}
+        said = None if row["completion"] is None else json.loads(row["completion"]).get("text")
+        yield {**row, "prompt": request.prompt, "answer": said or None}

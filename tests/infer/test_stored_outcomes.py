@@ -42,7 +42,8 @@ def test_feedback_and_checks_become_outcomes(tmp_path: Path) -> None:
     store.traffic.add([exchange(i, "small") for i in range(4)])
     store.traffic.add([exchange(4, "large"), exchange(5, "small", text=False)])
     store.checks.add(Check("req_0000", "both", "small", "large", agreed=True, cost=0.02))
-    store.checks.add(Check("req_0001", "both", "small", "large", agreed=False, cost=0.02))
+    texts = {"small_answer": "yes", "large_answer": "no"}
+    store.checks.add(Check("req_0001", "both", "small", "large", agreed=False, cost=0.02, **texts))
     store.feedback.add(Feedback("req_0001", score=0.5))
     store.feedback.add(Feedback("req_0002", label="other"))
     store.feedback.add(Feedback("req_0004", score=0.2))
@@ -60,6 +61,9 @@ def test_feedback_and_checks_become_outcomes(tmp_path: Path) -> None:
     assert np.array_equal(outcomes.quality, np.array(expected, np.float32), equal_nan=True)
     cost = np.array([[0.02, 0.001], [0.02, 0.001], [0.001, NAN]], np.float32)
     assert np.array_equal(outcomes.cost, cost, equal_nan=True)
+    assert outcomes.answers is not None
+    said = [[None, None], ["no", "yes"], ["an answer", None]]
+    assert outcomes.answers.tolist() == said, "what was served, and what a check wrote down"
     later = datetime.fromtimestamp(1_700_000_003, UTC)
     assert read_stored_outcomes(store, since=later)[0].texts == ("question 4",)
     with pytest.raises(InputError, match="somebody judged"):
