@@ -36,4 +36,8 @@ def show(
         f"made {card.created} by Pilotfish {card.pilotfish}, all {len(card.files)} files verified"
     )
     console.print(f"learned from {card.learned_from['large']}", end="\n\n")
+    if card.task.get("kind") == "text":
+        for name, value in loaded.json("result.json").items():
+            console.print(f"{name}: {value}")
+        return
     print_result(OffloadResult.from_json(loaded.path("result.json").read_bytes()), console)
