@@ -4,6 +4,11 @@ PYTHON ?= python
 # What the tests marked "pulled" need: small models and data sets of the catalogue.
 PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
 
+# Tests at a time, each worker a process; WORKERS=0 runs them all in this one, for a debugger. More than four
+# gain little: each worker starts a PostgreSQL server and fits what tests of one file share.
+WORKERS ?= logical
+AT_ONCE = -n $(WORKERS) --maxprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help install test test-pulled test-torch lint format docs bench
 
@@ -14,7 +19,7 @@ install: ## Install this checkout, editable, with all that tests and lint need
 	$(PYTHON) -m pip install --editable '.[test]'
 
 test: ## Run the tests and doctests; no downloads, no network (ARGS="tests/loop -x")
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(AT_ONCE) $(ARGS)
 
 test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
