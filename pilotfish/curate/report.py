@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
+from math import exp, log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilotfish import figures
@@ -165,8 +166,8 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
     logarithmic = not share and typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
         low = low if low > 0 else typical
-        ratio = (high / low) ** (1 / BARS)
-        marks = [low * ratio**i for i in range(BARS + 1)]
+        step = (log(high) - log(low)) / BARS
+        marks = [low * exp(step * i) for i in range(BARS + 1)]
     else:
         marks = [low + (high - low) * i / BARS for i in range(BARS + 1)]
     marks[-1] = high
