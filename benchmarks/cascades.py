@@ -3,14 +3,14 @@
 MMLU-Pro, eight models with their answers as text. Ten seeds; each splits the questions, 60% to fit
 on and 40% to test on, and nothing is tuned on the test part. On the fit part a quality predictor
 (the question alone) and a judge (question, answer, agreement with the other answers asked for) are
-fitted on two halves in turn, each scoring the half it has not seen; on those scores every policy
-chooses its order, thresholds or weight for a budget. Then predictor and judge are fitted on the
-whole fit part, and the policy is replayed on the test part.
+fitted on all thirds but one in turn, each scoring the third it has not seen; on those scores every
+policy chooses its order, thresholds or weight for a budget, cascades a coin between two plans too.
+Then predictor and judge are fitted on the whole fit part, and the policy is replayed on the test part.
 
 Promises: the policy's answer is the large model's (or is no worse than it) on a share of all
 questions, delta .05. As calibration 1,000 rows are drawn from the test part with replacement, so
-that the truth, the risk on the whole test part, is known exactly: 20 draws for each of the ten
-seeds are 200 splits.
+that the truth, the risk on the whole test part, is known exactly: 100 draws for each of the
+ten seeds are 1,000 splits. The share that kept the promise has a Clopper-Pearson interval of 95%.
 
 Prices are an assumption: dollars for a million tokens, input and output, in the range of what
 providers listed in 2024; tokens are counted as characters / 4, the question with its options being
@@ -27,13 +27,14 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from scipy.stats import beta
 
 from pilotfish.config import Price
 from pilotfish.errors import InputError
@@ -43,8 +44,8 @@ from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.policies.beliefs import spread
 from pilotfish.infer.policies.cascade_routing import CascadeRouting
 from pilotfish.infer.policies.certified import agreements, certify_policy
-from pilotfish.infer.policies.chain_search import Plan, search_chains
-from pilotfish.infer.policies.mixed import spend
+from pilotfish.infer.policies.chain_search import search_chains
+from pilotfish.infer.policies.mixed import Mixed, spend
 from pilotfish.infer.policies.policy import Play, Policy, play
 from pilotfish.infer.policies.reservation import Reservation
 from pilotfish.infer.policies.weighted import Weighted
@@ -65,7 +66,7 @@ LARGE = "gemini_15_pro"
 PATTERN = r"answer is \(?([A-J])\b"
 BUDGETS = (0.25, 0.5, 0.75)
 PROMISES = (("answer", 0.80), ("answer", 0.90), ("quality", 0.95))
-DELTA, ROWS, DRAWS, SEEDS = 0.05, 1000, 20, 10
+DELTA, ROWS, DRAWS, SEEDS, FOLDS = 0.05, 1000, 100, 10, 3
 
 
 def load(folder: Path) -> Outcomes:
@@ -125,6 +126,23 @@ class Part:
     outcomes: Outcomes
     expected: np.ndarray
     judge: LearnedScorer
+    known: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def score(self, outcomes: Outcomes, asked: np.ndarray | None) -> np.ndarray:
+        """The judge's scores ``[n, m]``; each set of answers to a question is judged only once."""
+        if asked is None:
+            asked = np.ones(outcomes.quality.shape, bool)
+        sets = asked @ (1 << np.arange(asked.shape[1]))
+        out = np.full(asked.shape, np.nan, np.float32)
+        for one in np.unique(sets):
+            rows = sets == one
+            empty = np.zeros(len(sets), bool), np.full(asked.shape, np.nan, np.float32)
+            done, scores = self.known.setdefault(int(one), empty)
+            if (new := rows & ~done).any():
+                scores[new] = self.judge.score_many(outcomes, asked & new[:, None])[new]
+                done |= new
+            out[rows] = scores[rows]
+        return out
 
     def alone(self) -> np.ndarray:
         """The judge's score of each answer when it is the only one ``[n, m]``."""
@@ -133,18 +151,18 @@ class Part:
         for j in range(m):
             asked = np.zeros((n, m), bool)
             asked[:, j] = True
-            columns.append(self.judge.score_many(self.outcomes, asked)[:, j])
+            columns.append(self.score(self.outcomes, asked)[:, j])
         return np.stack(columns, axis=1)
 
     def after(self, asked: Sequence[int]) -> np.ndarray:
         """Scores when these have answered ``[n, m]``."""
         seen = np.zeros(self.outcomes.quality.shape, bool)
         seen[:, list(asked)] = True
-        return self.judge.score_many(self.outcomes, seen)
+        return self.score(self.outcomes, seen)
 
     def play(self, policy: Policy, cost: np.ndarray) -> Play:
         """Replay a policy that believes in these mean costs."""
-        return play(policy, self.outcomes, self.expected, self.judge, cost=cost)
+        return play(policy, self.outcomes, self.expected, self.score, cost=cost)
 
 
 def fitted(learn: Outcomes, other: Outcomes, encoder: Any) -> Part:
@@ -174,8 +192,13 @@ def chosen(parts: list[Part], fit: Outcomes) -> dict[str, Any]:
         return lambda budget: spend(policy_of, mean_cost, budget, halvings=9)
 
     def chain(budget: float) -> Policy:
-        within: list[Plan] = [plan for plan in plans if plan.cost <= budget]
-        return within[-1].chain
+        count = sum(plan.cost <= budget for plan in plans)
+        if not count:
+            raise InputError(f"No cascade costs {budget:g} or less.")
+        cheap, dear = plans[count - 1], plans[min(count, len(plans) - 1)]
+        if dear.cost <= budget:
+            return dear.chain
+        return Mixed(dear.chain, cheap.chain, (budget - cheap.cost) / (dear.cost - cheap.cost))
 
     return {
         "routing": by_weight(lambda w: Weighted(names, w)),
@@ -225,8 +248,7 @@ def promises(policy: Policy, played: Play, test: Outcomes, seed: int) -> list[di
 def one_seed(outcomes: Outcomes, seed: int, encoder: Any) -> list[dict[str, Any]]:
     """Results with input and output tokens, and with output tokens only; fitted once."""
     fit, test = outcomes.split(seed, fit=0.6)
-    halves = fit.split(seed + 1000)
-    parts = [fitted(a, b, encoder) for a, b in (halves, halves[::-1])]
+    parts = [fitted(learn, other, encoder) for learn, other in fit.folds(seed + 1000, FOLDS)]
     final = fitted(fit, test, encoder)
     results = []
     for output_only in (False, True):
@@ -316,12 +338,21 @@ def kept(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rows.append(
                 {"policy": name, "risk": risk, "target": target, "splits": len(joined["broken"])}
                 | {"kept": round(float(1 - joined["broken"].mean()), 4)}
+                | {"kept_interval": interval(joined["broken"] == 0)}
                 | {
                     key: round(float(joined[key].mean()), 4)
                     for key in ("strong_share", "quality", "cost_share")
                 }
             )
     return rows
+
+
+def interval(held: np.ndarray) -> list[float]:
+    """Clopper and Pearson's 95% interval of a share."""
+    yes, n = int(held.sum()), len(held)
+    low = beta.ppf(0.025, yes, n - yes + 1) if yes else 0.0
+    high = beta.ppf(0.975, yes + 1, n - yes) if yes < n else 1.0
+    return [round(float(low), 4), round(float(high), 4)]
 
 
 def main() -> None:
@@ -331,12 +362,13 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "cascades.json"
     )
+    parser.add_argument("--note", default="", help="what to say of the machine")
     options = parser.parse_args()
     encoder = Remembering()
     remember_statistics()
     facts: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()}, 2 cores, Python {platform.python_version()}",
+        "hardware": f"{platform.machine()}, 2 cores, Python {platform.python_version()}{options.note}",
         "prices": PRICES, "large": LARGE, "delta": DELTA, "calibration_rows": ROWS,
     }  # fmt: skip
     bare = load(options.outcomes)
@@ -413,12 +445,13 @@ def page(facts: dict[str, Any]) -> str:
             lines += [
                 f"Promises at delta {facts['delta']}, {facts['calibration_rows']} calibration rows "
                 "(the policy was chosen for a quarter of the cost):", "",
-                "| policy | agreement of | promised | splits | kept | quality | cost share "
-                "| large model asked |",
-                "|---|---|---|---|---|---|---|---|",
+                "| policy | agreement of | promised | splits | kept | 95% interval | quality "
+                "| cost share | large model asked |",
+                "|---|---|---|---|---|---|---|---|---|",
             ]  # fmt: skip
             lines += [
                 f"| {r['policy']} | {r['risk']} | {r['target']:.2f} | {r['splits']} | {r['kept']:.3f} "
+                f"| {r['kept_interval'][0]:.3f} to {r['kept_interval'][1]:.3f} "
                 f"| {r['quality']:.4f} | {r['cost_share']:.3f} | {r['strong_share']:.3f} |"
                 for r in part["promises"]
             ]

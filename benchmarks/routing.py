@@ -1,14 +1,15 @@
 """Routing by predicted quality on recorded outcomes: every predictor, ten seeds, the targets beside.
 
-python benchmarks/routing.py --outcomes FOLDER [--data mmlu mmlu-labels gsm8k pool mmlu-pro speed]
-[--seeds 10] [--papers 3]
+python benchmarks/routing.py --outcomes FOLDER [--data mmlu mmlu-labels mmlu-transformer gsm8k pool
+mmlu-pro speed] [--seeds 10] [--papers 10] [--methods NAME ...] [--note TEXT]
 
 FOLDER holds the four files of recorded answers: RouteLLM's MMLU and GSM8K (two models), the training
 part of LLMRouter's pool (nine models) and MMLU-Pro (eight models, answers with text). Questions are
 split by text; nothing is tuned on the test part: settings that are chosen are chosen by
 cross-validation inside the part that was fitted on. Results go to benchmarks/results/routing.json, one
 entry a data set, so that parts can be run again by themselves. The methods of single papers are
-measured on the first seeds only (``--papers``).
+measured on the first ``--papers`` seeds; the fine-tuned transformer, which needs the torch extra and
+minutes a seed, on three, against the forest on the same splits.
 
 Prices. RouteLLM's files: the paper's 24.7 and 0.24 dollars per million tokens. The pool has scores
 only: 0.01 dollars per million tokens and billion parameters, and 300 tokens for every answer. MMLU-Pro:
@@ -74,7 +75,10 @@ LLMROUTER: dict[str, tuple[str, dict[str, Any]]] = {
 SMOOTHIE: dict[str, tuple[str, dict[str, Any]]] = {
     "agreement, no labels (Smoothie)": ("agreement", {}),
 }
-METHODS = OURS | PAPERS | LLMROUTER | SMOOTHIE
+TUNED: dict[str, tuple[str, dict[str, Any]]] = {
+    "transformer, fine-tuned": ("transformer", {}),
+}
+METHODS = OURS | PAPERS | LLMROUTER | SMOOTHIE | TUNED
 POOL = {
     "llama3-chatqa-1.5-8b": 8,
     "qwen2.5-7b-instruct": 7,
@@ -158,7 +162,8 @@ def predictions(
 
 
 def methods_of(seed: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    return OURS | PAPERS if seed < PAPER_SEEDS else OURS
+    methods = OURS | PAPERS if seed < PAPER_SEEDS else OURS
+    return {name: own for name, own in methods.items() if not ONLY or name in ONLY}
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -240,6 +245,20 @@ def run_labels(folder: Path, seeds: int) -> dict[str, Any]:
     return {"questions": len(outcomes), "methods": summed(found)}
 
 
+def run_transformer(folder: Path, seeds: int) -> dict[str, Any]:
+    """MMLU with 1,500 labels again, on three seeds: the papers' fine-tuned encoders, in small."""
+    outcomes = two_models(folder, "routellm_mmlu.parquet")
+    found: Found = {}
+    for seed in range(min(seeds, 3)):
+        fit, test = outcomes.split(seed, fit=1500)
+        test = test.take(np.random.default_rng(seed).permutation(len(test))[:TESTED])
+        for label, mean, seconds in predictions(["forest", *TUNED], fit, test, seed):
+            measure_pair(found, label, mean[:, 1] - mean[:, 0], test)
+            note(found, label, seconds=seconds)
+        say("transformer", seed, found, "apgr")
+    return {"questions": len(outcomes), "labels": 1500, "methods": summed(found)}
+
+
 def run_gsm8k(folder: Path, seeds: int) -> dict[str, Any]:
     outcomes = two_models(folder, "routellm_gsm8k.parquet")
     found: Found = {}
@@ -309,6 +328,8 @@ def run_many(name: str, outcomes: Outcomes, seeds: int) -> dict[str, Any]:
             note(found, label, seconds=seconds)
         say(name, seed, found, "quality_at_single_cost")
     own = summed(found)
+    if ONLY:
+        return {"methods": own}
     rivals = [own[label]["quality"]["mean"] for label in LLMROUTER]
     single = own["best single model"]["quality"]["mean"]
     gap = max(rivals) - single
@@ -369,22 +390,29 @@ RUNS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "gsm8k": run_gsm8k,
     "mmlu": run_mmlu,
     "mmlu-labels": run_labels,
+    "mmlu-transformer": run_transformer,
     "mmlu-pro": lambda folder, seeds: run_many("mmlu-pro", mmlu_pro(folder), seeds),
     "pool": lambda folder, seeds: run_many("pool", pool(folder), seeds),
 }
 
 
+DEFAULT = [name for name in RUNS if name != "mmlu-transformer"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outcomes", type=Path, required=True)
-    parser.add_argument("--data", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--data", nargs="+", default=DEFAULT, choices=list(RUNS))
+    parser.add_argument("--methods", nargs="+", help="measure these only, and keep other results")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--papers", type=int, default=3)
+    parser.add_argument("--papers", type=int, default=10)
+    parser.add_argument("--note", default="", help="what to say of the machine")
     parser.add_argument("--embeddings", type=Path, help="folder that keeps the slow embeddings")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    global PAPER_SEEDS, CACHE
+    global PAPER_SEEDS, CACHE, ONLY
     PAPER_SEEDS, CACHE = arguments.papers, arguments.embeddings
+    ONLY = frozenset(arguments.methods or ())
     for name in arguments.data:
         start = time.perf_counter()
         entry = RUNS[name](arguments.outcomes, arguments.seeds)
@@ -393,7 +421,11 @@ def main() -> None:
         entry["minutes"] = round((time.perf_counter() - start) / 60, 1)
         entry["date"] = datetime.now(UTC).date().isoformat()
         entry["machine"] = f"{platform.machine()}, one thread, Python {platform.python_version()}"
+        entry["machine"] += arguments.note
         known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+        if ONLY and name in known:
+            methods = known[name]["methods"] | entry["methods"]
+            entry = {**known[name], "methods": methods, "machine": entry["machine"]}
         arguments.out.write_text(json.dumps({**known, name: entry}, indent=1) + "\n")
 
 
@@ -437,7 +469,8 @@ def encoder_of(label: str) -> Any:
     return remembered("static")
 
 
-PAPER_SEEDS = 3
+PAPER_SEEDS = 10
+ONLY: frozenset[str] = frozenset()
 CACHE: Path | None = None
 ENCODERS: dict[str, Remembered] = {}
 

@@ -53,7 +53,7 @@ ENCODERS = Registry(
 CLASSIFIERS = Registry("classifier", {"artifact": "pilotfish.loop.classifier:StudentClassifier"})
 
 LEARNERS = Registry(
-    "learner of texts",
+    "text learner",
     {"transformer": "pilotfish.distill.regressor:FineTunedEncoder"},
     extras={"transformer": "torch"},
 )
