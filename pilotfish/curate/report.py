@@ -167,7 +167,7 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
     if logarithmic:
         low = low if low > 0 else typical
         step = (log(high) - log(low)) / BARS
-        marks = [low * exp(step * i) for i in range(BARS + 1)]
+        marks = [exp(log(low) + step * i) for i in range(BARS + 1)]
     else:
         marks = [low + (high - low) * i / BARS for i in range(BARS + 1)]
     marks[-1] = high
