@@ -27,6 +27,7 @@ from pilotfish.loop.learn import BETTER, LearnSettings, Outcome, learn
 from pilotfish.loop.learn_reuse import TextTask, learn_text
 from pilotfish.loop.learned import to_send
 from pilotfish.loop.lessons import MARK, MOST_ROWS, large_of, lessons
+from pilotfish.loop.reuse_scope import scope_of
 from pilotfish.loop.steps import Steps
 from pilotfish.loop.tasks import FoundTask, find_tasks
 from pilotfish.loop.teach import QUICK_STUDENT
@@ -290,7 +291,8 @@ class Keeper:
             factor = settings.growth
             if self._serves_all(name, pointer.serving):
                 return False
-        return state.rows >= settings.fewest and state.rows >= factor * state.tried
+        tried = 0 if kind == "text" and state.scope not in ("", scope_of(marks)) else state.tried
+        return state.rows >= settings.fewest and state.rows >= factor * tried
 
     def _serves_all(self, name: str, number: int) -> bool:
         """Whether no version could serve clearly more."""
@@ -338,6 +340,7 @@ class Keeper:
         if state.attempt is None:
             return False
         state.attempt, state.tried = None, attempt.rows
+        state.scope = scope_of(self.follower.marks[name])
         return True
 
     async def _commit_states(self) -> None:

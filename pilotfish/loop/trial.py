@@ -144,6 +144,7 @@ class TaskState:
         since: Where the stretch of traffic begins that is learned from; 0: everything.
         rows: Its requests so far.
         tried: How many there were at the last attempt to learn, 0 without one.
+        scope: Whose answers might be reused at that attempt, "" before one.
         attempt: Learning that is under way.
         made: The outcome of learning whose version has not entered in shadow yet.
         large_cost: US dollars of the answers of the large model whose price is known.
@@ -155,6 +156,7 @@ class TaskState:
     since: float = 0.0
     rows: int = 0
     tried: int = 0
+    scope: str = ""
     large_cost: float = 0.0
     large_priced: int = 0
     attempt: Attempt | None = None
@@ -169,7 +171,7 @@ class TaskState:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        names = ("since", "rows", "tried", "large_cost", "large_priced", "made")
+        names = ("since", "rows", "tried", "scope", "large_cost", "large_priced", "made")
         plain = {name: getattr(self, name) for name in names}
         plain["attempt"] = None if self.attempt is None else asdict(self.attempt)
         for name in ("trial", "serving"):
