@@ -165,7 +165,7 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
     share = scores.low >= 0 and scores.high <= 1  # read as one, whatever its spread
     logarithmic = not share and typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
-        low = low if low > 0 else typical
+        low = max(low if low > 0 else typical, high * 1e-30)  # more decades than that show nothing
         step = (log(high) - log(low)) / BARS
         marks = [exp(log(low) + step * i) for i in range(BARS + 1)]
     else:
