@@ -248,7 +248,8 @@ def _measures(name: str, parts: list[_Part]) -> dict[str, PartMeasure]:
         found["quality_at_single_cost"] = lambda part, w: _at_single(part, name, w)
         if len(parts[0].test.models) > 1 and name not in _POINTS:
             found["aiq"] = lambda part, w: _aiq(part, name, w)
-    if len(parts[0].test.models) == 2 and name not in _POINTS:
+    whole = not any(np.isnan(part.test.quality).any() for part in parts)
+    if len(parts[0].test.models) == 2 and whole and name not in _POINTS:
         found["apgr"] = lambda part, w: _pair(part, sb.apgr, name, w)
         found["cpt50"] = lambda part, w: _pair(part, sb.cpt, name, w, 0.5)
         found["cpt80"] = lambda part, w: _pair(part, sb.cpt, name, w, 0.8)

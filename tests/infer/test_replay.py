@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pilotfish.errors import InputError, UnknownName
+from pilotfish.infer.operating import Dials
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.replay import parse_settings, replay
 
@@ -67,6 +68,21 @@ def test_without_costs_what_needs_none_is_there() -> None:
     (score,) = replay(topics(120, cost=False), ["knn:k=10"], seeds=1, samples=0)
     assert {"apgr", "cpt50", "cpt80", "quality", "strong_share"} == set(score.measures)
     assert score.curve.shape == (0, 2)
+
+
+def test_gaps_leave_out_what_needs_both_models(recwarn: pytest.WarningsRecorder) -> None:
+    """As a store has them, where each request was answered by one model."""
+    whole = topics(200)
+    holes = whole.quality.copy()
+    holes[np.arange(200), np.arange(200) % 2] = np.nan
+    gaps = Outcomes(whole.texts, whole.models, holes, np.where(np.isnan(holes), holes, whole.cost))
+    (score,) = replay(gaps, ["logistic"], seeds=1, samples=10)
+    assert set(score.measures) == {"quality", "strong_share"}
+    (score,) = replay(gaps, ["logistic"], seeds=1, samples=10, dials=Dials(strong_share=0.5))
+    assert {"quality", "cost", "strong_share"} <= set(score.measures)
+    assert score.measures["strong_share"].value == pytest.approx(0.5, abs=0.15)
+    assert score.point is not None
+    assert not recwarn
 
 
 def test_names_that_are_none_are_refused_before_anything_is_fitted() -> None:
