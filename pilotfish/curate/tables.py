@@ -8,7 +8,6 @@ number to the user.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import BinaryIO
 
 import msgspec
@@ -20,11 +19,11 @@ import pyarrow.parquet as pq
 from pilotfish.curate.blocks import BLOCK_BYTES, Block
 from pilotfish.curate.rows import SHOWN, Parsed, Reject, shown
 from pilotfish.curate.step import SOURCE, TEXT
-from pilotfish.delimited import Delimited
+from pilotfish.delimited import Delimited, Record
 from pilotfish.sources import Line
 
 PARQUET_ROWS = 16_384
-CSV_ROWS = 4096
+CSV_ROWS = 16_384
 
 
 class TableRows:
@@ -143,7 +142,7 @@ class TableRows:
         names = _unique([name or f"column_{i}" for i, name in enumerate(records.header, 1)])
         iterator = iter(records)
         done = 0
-        while taken := list(islice(iterator, CSV_ROWS)):
+        while taken := _block(iterator):
             good = [record for record in taken if not record.reason]
             cells = list(zip(*(record.cells for record in good), strict=True)) or [()] * len(names)
             batch = pa.record_batch([pa.array(c, pa.string()) for c in cells], names=names)
@@ -163,6 +162,18 @@ class TableRows:
             lines_here = taken[-1].line - done
             yield Parsed(columns, index, rejects, lines_here)
             done += lines_here
+
+
+def _block(records: Iterator[Record]) -> list[Record]:
+    """The next records, about as many as fill a block."""
+    taken: list[Record] = []
+    size = 0
+    for record in records:
+        taken.append(record)
+        size += sum(map(len, record.cells))
+        if size > BLOCK_BYTES or len(taken) == CSV_ROWS:
+            break
+    return taken
 
 
 class _Lines:

@@ -238,3 +238,20 @@ def test_files_are_found_in_order_and_once(tmp_path: Path) -> None:
         find_files([tmp_path], "jsn")
     with pytest.raises(ConfigError, match="nosuch"):
         find_files(["nosuch://bucket/x.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.txt"])
+def test_a_batch_is_bounded_in_bytes_whatever_its_rows(tmp_path: Path, name: str) -> None:
+    texts = [f"{i} " + "x" * 200_000 for i in range(150)]
+    path = tmp_path / name
+    if name == "a.jsonl":
+        path.write_bytes(as_lines({"text": text} for text in texts))
+    elif name == "a.parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+    else:
+        path.write_text("\n".join(["text", *texts] if name == "a.csv" else texts))
+    [piece] = plan(find_files([path]))
+    batches = [chunk.batch for chunk in read_piece(piece, ReadOptions())]
+    assert [text for batch in batches for text in batch.column(TEXT).to_pylist()] == texts
+    # The text and the row as it was read; a block is 4 MB, and a row more.
+    assert max(batch.nbytes for batch in batches) < 2 * (4 << 20) + 500_000
