@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -281,7 +282,9 @@ class Ledger:
         query = sa.select(*(DAYS.c[name] for name in _KEPT)).where(DAYS.c.day >= since)
         learning = CALLS.c.run.in_(sa.select(RUNS.c.id).where(RUNS.c.kind == LEARN))
         bought = sa.select(CALLS.c.task, CALLS.c.time, CALLS.c.cost, CALLS.c.run).where(
-            sa.or_(learning, CALLS.c.run == JUDGING), ~CALLS.c.cached
+            sa.or_(learning, CALLS.c.run == JUDGING),
+            ~CALLS.c.cached,
+            CALLS.c.time >= datetime.fromtimestamp(since * 86_400, UTC),
         )
         if task is not None:
             query, bought = query.where(DAYS.c.task == task), bought.where(CALLS.c.task == task)

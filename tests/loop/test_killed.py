@@ -55,7 +55,7 @@ DEATHS = [
     ),
 ]
 CLIENTS = 4
-UNDER_WAY = 1.0  # seconds before a death in which a call may have been under way
+UNDER_WAY = 2.0  # seconds before a death in which a call may have been under way
 
 
 class Large:
@@ -247,10 +247,10 @@ def tell(told: Story, traffic: Traffic) -> None:
     def promoted(times: int) -> Callable[[], bool]:
         return lambda: kinds(told.store).count("promoted") >= times
 
-    wait_until(promoted(1), 120)
+    wait_until(promoted(1), 300)
     wait_until(lambda: any(death == ["put", "after"] for death, _ in told.deaths), 60)
     told.kept.drifted = told.served.drifted = True
-    wait_until(promoted(2), 120)
+    wait_until(promoted(2), 300)
     wait_until(lambda: len(told.deaths) == len(DEATHS), 60)
     traffic.over.set()
     traffic.join()
