@@ -74,9 +74,10 @@ def main() -> None:
     except PilotfishError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Run the same command again to go on from here.", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            typer.echo("Stopped. Run the same command again to go on from here.", err=True)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -114,12 +114,34 @@ def test_a_worker_that_is_killed_is_told_and_the_run_goes_on(corpus: Path, tmp_p
     armed.touch()
     deadly = Pipeline([Length(min_chars=30), Killed(3 << 40 | 5, str(armed))])
     with pytest.raises(InputError, match=r"worker process was killed(?s:.*)--workers"):
-        deadly.run(corpus, tmp_path / "out", engine="processes", workers=1, shard_bytes=SHARD)
+        deadly.run(corpus, tmp_path / "out", engine="processes", workers=2, shard_bytes=SHARD)
     armed.unlink()
     result = deadly.run(corpus, tmp_path / "out", engine="local", shard_bytes=SHARD)
-    assert result.resumed >= 3
+    assert result.resumed >= 1
     deadly.run(corpus, tmp_path / "whole", shard_bytes=SHARD)
     assert shards(tmp_path / "out") == shards(tmp_path / "whole")
+
+
+def test_ctrl_c_ends_it_at_once_and_without_a_word_from_workers(
+    corpus: Path, tmp_path: Path
+) -> None:
+    corpus.write_bytes(corpus.read_bytes() * 30)
+    (tmp_path / "p.toml").write_text('[[steps]]\nstep = "gopher_repetition"\n')
+    command = [sys.executable, "-m", "pilotfish.cli.main", "curate", str(tmp_path / "p.toml")]
+    process = subprocess.Popen(
+        [*command, str(corpus), str(tmp_path / "out"), "--workers", "2", "--shard-size", "1M"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("_work/*/done-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Run the same command again" in said
+    assert "Traceback" not in said
 
 
 def test_a_finished_run_is_not_done_again(corpus: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+from pilotfish.curate.engines.local import run_local
 from pilotfish.curate.files import Piece
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece
@@ -23,24 +25,33 @@ from pilotfish.errors import InputError
 LOOK_SECONDS = 0.25  # how often progress is looked at
 AHEAD = 2  # pieces a worker that are handed out before they are needed
 
+BYTES, ROWS, STOP = range(3)  # of the shared numbers: done by all workers; stop is 0 or 1
+
 _job: Job
-_progress: Any  # bytes and rows that all workers have done so far
+_progress: Any
+
+
+class _Stopped(Exception):
+    """The run has ended; what this worker is at will be done again."""
 
 
 def run_processes(
     job: Job, pieces: Sequence[Piece], workers: int, beat: Beat
 ) -> Iterator[tuple[int, PieceTally]]:
-    """Work in ``workers`` processes.
+    """Work in ``workers`` processes; in this one where one is enough.
 
     Raises:
         InputError: A worker was killed, most likely for want of memory.
     """
+    if workers == 1:
+        yield from run_local(job, pieces, workers, beat)
+        return
     context = multiprocessing.get_context("spawn")
-    progress: Any = context.Array("q", 2)
+    progress: Any = context.Array("q", 3)
     seen = [0, 0]
 
     def look() -> None:
-        now = list(progress)
+        now = [progress[BYTES], progress[ROWS]]
         beat(now[0] - seen[0], now[1] - seen[1])
         seen[:] = now
 
@@ -64,12 +75,14 @@ def run_processes(
             remedy="Use fewer --workers, and run the same command again: what is finished is kept.",
         ) from error
     finally:
+        progress[STOP] = 1  # those who are still at work end with the batch they are at
         pool.shutdown(cancel_futures=True)
 
 
 def _begin(job: Job, progress: Any) -> None:
     global _job, _progress
     _job, _progress = job, progress
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     import pyarrow as pa
 
     pa.set_cpu_count(1)  # the processes are the parallelism
@@ -86,7 +99,9 @@ def _end_with(sentinel: int) -> None:
 def _work(piece: Piece) -> tuple[int, PieceTally]:
     def beat(size: int, rows: int) -> None:
         with _progress.get_lock():
-            _progress[0] += size
-            _progress[1] += rows
+            if _progress[STOP]:
+                raise _Stopped
+            _progress[BYTES] += size
+            _progress[ROWS] += rows
 
     return piece.number, run_piece(_job, piece, beat)
