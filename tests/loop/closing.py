@@ -185,9 +185,11 @@ def gateway(folder: Path) -> Iterator[str]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
-        yield json.loads(line)["url"]
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            yield json.loads(line)["url"]
+        finally:  # or a failing test would wait for it for ever
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
 
 
 class Keeping:
