@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.rules.checks import Checks, RuleSet
 from pilotfish.curate.rules.documents import Documents, Spans, total
 from pilotfish.curate.rules.line_edits import (
@@ -135,7 +135,7 @@ class C4(RuleSet):
         if self._bad_words:
             bad = pc.match_substring_regex(texts, self._bad_words, ignore_case=True)
             checks.fail("bad_word", bad.to_numpy(zero_copy_only=False))
-        dropped = pa.array(~checks.open)
+        dropped = to_arrow(~checks.open)
         original = large_strings(documents.data, documents.offsets)
         checks.rewritten = pc.if_else(dropped, original, texts)
         return checks

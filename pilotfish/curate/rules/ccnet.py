@@ -14,10 +14,10 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.rules.characters import SYMBOLS
 from pilotfish.curate.rules.checks import Checks, RuleSet
 from pilotfish.curate.rules.documents import Documents, Spans
@@ -63,7 +63,7 @@ class CCNet(RuleSet):
             first = ~again(number(hashes ^ salt(lines.documents)))
             texts = join_lines(documents, lines.only(first), strip=False)
             original = large_strings(documents.data, documents.offsets)
-            checks.rewritten = pc.if_else(pa.array(checks.open), texts, original)
+            checks.rewritten = pc.if_else(to_arrow(checks.open), texts, original)
         return checks
 
 

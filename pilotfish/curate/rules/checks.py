@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import strings, to_arrow
 from pilotfish.curate.rules.documents import Documents, pieces
 from pilotfish.curate.step import TEXT, Verdict
 from pilotfish.errors import ConfigError
@@ -116,8 +117,8 @@ class RuleSet(ABC):
         names = done[0].names if done else []
         codes = np.concatenate([np.zeros(0, np.int8)] + [checks.failed for checks in done])
         reasons = pa.DictionaryArray.from_arrays(
-            pa.array(codes, mask=codes < 0),
-            pa.array([f"{self.name}.{name}" for name in names], pa.string()),
+            to_arrow(codes, codes >= 0),
+            strings([f"{self.name}.{name}" for name in names]).cast(pa.string()),
         )
         columns: dict[str, pa.Array] = {}
         rewritten = [checks.rewritten for checks in done if checks.rewritten is not None]
@@ -126,9 +127,9 @@ class RuleSet(ABC):
         if self.scores:
             for i, name in enumerate(names):
                 measure = np.concatenate([checks.measures[i] for checks in done])
-                columns[f"{self.name}.{name}"] = pa.array(measure)
+                columns[f"{self.name}.{name}"] = to_arrow(measure)
         if self.tag:
             columns[self.name] = reasons
         margin = np.concatenate([np.zeros(0)] + [checks.margin for checks in done])
         margin[~np.isfinite(margin)] = 1.0  # no check had a threshold to be near to
-        return Verdict(columns, None if self.tag else reasons, pa.array(margin))
+        return Verdict(columns, None if self.tag else reasons, to_arrow(margin))

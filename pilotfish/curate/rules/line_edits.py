@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import strings, to_arrow
 from pilotfish.curate.rules.documents import Documents, Positions, Spans
 
 # Digits of other scripts are checked afterwards; none of this reaches beyond a line.
@@ -112,8 +113,9 @@ def join_lines(documents: Documents, lines: Spans, *, strip: bool) -> pa.LargeSt
     for at in (offsets[:-1][full], offsets[1:][full] - 1):
         edge[full] |= _WHITE[data[at]] | (data[at] >= 0x80)
     if edge.any():
-        stripped = [text.strip() for text in texts.filter(pa.array(edge)).to_pylist()]
-        texts = pc.replace_with_mask(texts, pa.array(edge), pa.array(stripped, pa.large_string()))
+        where = to_arrow(edge)
+        stripped = strings([text.strip() for text in texts.filter(where).to_pylist()])
+        texts = pc.replace_with_mask(texts, where, stripped)
     return texts
 
 

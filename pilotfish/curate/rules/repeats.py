@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import from_arrow, to_arrow
 from pilotfish.curate.rules.documents import Documents, Positions, Spans, total
 from pilotfish.curate.rules.hashing import hash_beginnings, hash_spans, mix
 
@@ -24,10 +24,9 @@ def number(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     >>> number(np.array([7, 7, 3, 7], np.uint64)).tolist()
     [0, 0, 1, 0]
     """
-    numbers: NDArray[np.int64] = (
-        pa.array(keys).dictionary_encode().indices.to_numpy().astype(np.int64)
-    )
-    return numbers
+    if not len(keys):
+        return np.zeros(0, np.int64)
+    return from_arrow(to_arrow(keys).dictionary_encode().indices)
 
 
 def again(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
