@@ -198,6 +198,21 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(gateway: Running)
     assert got.json()["error"]["code"] == "body_too_large"
 
 
+def test_a_fault_of_ours_is_an_error_object_and_tells_nothing(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(name: str) -> None:
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr(gateway.gateway.served, "ready", broken)
+    got = gateway.chat()
+    assert (got.status_code, got.json()["error"]["code"]) == (500, "internal_error")
+    assert is_error(got.json())
+    assert "secret" not in got.text
+    monkeypatch.undo()
+    assert gateway.chat().status_code == 200
+
+
 def test_an_upgrade_is_declined_and_the_request_answered(gateway: Running) -> None:
     # As Java's client and curl --http2 send it to plain http.
     upgrade = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AA\r\n"

@@ -101,6 +101,30 @@ def test_dead_sessions_give_their_cells_and_numbers_back(path: Path) -> None:
     model.close()
 
 
+def test_an_interrupted_feed_leaves_the_session_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LlamaModel(path, LlamaSettings(threads=1, context=256))
+    before, after = model.tokenize("ab cd"), model.tokenize("the cab")
+    expected = model.session().feed([*before, *after])[len(before) :]
+    session = model.session()
+    session.feed(before)
+    context = model._cache.context
+    decode = context.decode
+
+    def interrupted(*rows: object) -> None:
+        decode(*rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(context, "decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.feed(model.tokenize("other"))
+    monkeypatch.undo()
+    assert list(session.tokens) == before
+    np.testing.assert_allclose(session.feed(after), expected, **CLOSE)
+    model.close()
+
+
 def test_a_full_context_is_an_error_and_leaves_the_session_as_it_was(path: Path) -> None:
     model = LlamaModel(path, LlamaSettings(threads=1, context=256))
     n_ctx = model._cache.context.n_ctx

@@ -15,7 +15,7 @@ from pilotfish.models.deadline import deadline, remaining
 from pilotfish.models.fake_server import FakeServer
 from pilotfish.models.openai import OpenAIModel
 from pilotfish.models.retry import Again, Lane, RetryBudget
-from pilotfish.models.settings import RemoteSettings, read_settings
+from pilotfish.models.settings import BreakerSettings, RemoteSettings, read_settings
 from pilotfish.records import Request
 
 REQUEST = Request.of("hi")
@@ -207,3 +207,29 @@ async def test_one_bad_endpoint_does_not_slow_another() -> None:
         assert not any(isinstance(error, ModelError) for error in errors)
         await bad.aclose()
         await well.aclose()
+
+
+async def test_one_that_leaves_while_it_waits_for_a_place_gives_its_probe_back() -> None:
+    """Else the breaker would wait for ever for an attempt that was never made."""
+    clock = Clock()
+    settings = RemoteSettings(concurrency=1, breaker=BreakerSettings(minimum=1, open_seconds=1))
+    lane = Lane(settings, clock=clock)
+    assert lane.breaker is not None
+    lane.breaker.record(lane.breaker.admit(), False)
+    assert lane.breaker.state == "open"
+    clock.now += 10
+    await lane.semaphore().acquire()
+
+    async def wait_for_a_place() -> None:
+        async with lane.place():
+            pass
+
+    for _ in range(3):
+        waiting = asyncio.create_task(wait_for_a_place())
+        await asyncio.sleep(0)
+        assert lane.breaker.state == "half-open"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    lane.semaphore().release()
+    await wait_for_a_place()
+    assert lane.breaker.state == "closed"
