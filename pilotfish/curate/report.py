@@ -107,10 +107,10 @@ def margins(
 
 
 def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot | None:
-    """How a score lies among kept and dropped rows; None when no row has it."""
+    """How a score lies among kept and dropped rows; None when it is the same for all, or missing."""
     from pilotfish.svg import BAD, GOOD, plot
 
-    if scores.low > scores.high:
+    if scores.low >= scores.high:
         return None
     marks, logarithmic = _grid(scores)
     kept, dropped = (_fill(counts, marks) for counts in (scores.kept, scores.dropped))
@@ -136,7 +136,6 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
             axes.xaxis.set_major_formatter(lambda value, at: f"{value:g}")
             axes.xaxis.set_minor_formatter(lambda value, at: "")
         axes.set_xlim(marks[0], marks[-1])
-        axes.set_xlabel(column)
         axes.set_ylabel("rows")
         axes.locator_params(axis="y", nbins=5)
         axes.yaxis.set_major_formatter(lambda value, at: figures.count(value))
@@ -181,7 +180,7 @@ def _quantile(scores: Scores, share: float) -> float:
     for key in sorted(counts):
         seen += counts[key]
         if seen >= wanted:
-            return edges(key)[1]
+            return edges(key)[1] if key else 0.0  # the bin of 0 ends at the smallest normal number
     return scores.high
 
 

@@ -2,7 +2,7 @@
 
 Every piece of work counts for itself; the sum over the pieces is the same whichever engine ran them and
 in which order. Scores are counted in bins whose edges do not depend on the data: the leading bits of the
-number, so 32 bins for every doubling. Examples are those closest to the threshold, ties broken by the
+number, so 128 bins for every doubling. Examples are those closest to the threshold, ties broken by the
 row number; where a step tells no margin, a sample that the row number decides.
 """
 
@@ -22,7 +22,7 @@ from pilotfish.curate.step import ROW, TEXT, Verdict
 EXAMPLES = 3  # for every reason
 KEPT_EXAMPLES = 6  # for every step
 EXAMPLE_CHARS = 1500
-BIN_BITS = 47  # of 64: sign and exponent, and 5 bits of the fraction
+BIN_BITS = 45  # of 64: sign and exponent, and 7 bits of the fraction
 MAX_TAGS = 200  # different values of a tag that are counted on their own, in one piece
 OTHER_TAGS = "(others)"
 
@@ -220,7 +220,7 @@ def total(pieces: Iterable[PieceTally]) -> PieceTally:
 def bins(values: NDArray[np.float64]) -> dict[int, int]:
     """Finite numbers counted by bin.
 
-    >>> bins(np.array([1.0, 1.01, -1.0])) == {32736: 2, -32737: 1}
+    >>> bins(np.array([1.0, 1.001, -1.0])) == {130944: 2, -130945: 1}
     True
     """
     size = np.abs(values).view(np.int64) >> BIN_BITS
@@ -232,8 +232,8 @@ def bins(values: NDArray[np.float64]) -> dict[int, int]:
 def edges(key: int) -> tuple[float, float]:
     """The numbers that a bin begins and ends at.
 
-    >>> edges(32736)
-    (1.0, 1.03125)
+    >>> edges(130944)
+    (1.0, 1.0078125)
     """
     size = key if key >= 0 else -1 - key
     low, high = (float(np.int64(k << BIN_BITS).view(np.float64)) for k in (size, size + 1))

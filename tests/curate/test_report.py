@@ -12,7 +12,7 @@ import pytest
 
 from pilotfish.curate import Pipeline
 from pilotfish.curate.length import Length
-from pilotfish.curate.report import funnel, headline, histogram, render_report
+from pilotfish.curate.report import _grid, funnel, headline, histogram, render_report
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.tally import Example, Scores, StepTally, bins
 from tests.curate.corpus import Quality, Unique, as_lines, documents
@@ -93,17 +93,33 @@ def test_texts_cannot_become_markup(result: CurateResult) -> None:
 
 
 def test_pages_of_odd_runs() -> None:
+    same = Scores(bins(np.zeros(5)), {}, 0, 0)
     nothing = CurateResult(
         output="", shards=[], files=1, empty_files=1, rows_read=0, bytes_read=0, rows_kept=0,
-        rejected={}, steps=[StepTally("s", scores={"p": Scores()})],
+        rejected={}, steps=[StepTally("s", scores={"p": Scores(), "q": same})],
     )  # fmt: skip
     said = words(render_report(nothing))
     assert "No row was dropped" in said
     assert "No row has this score" in said
+    assert "q (s) It is 0 in every row." in said
+
+
+def test_counts_that_are_mostly_nothing_have_a_plain_axis() -> None:
+    counts = np.array([0.0] * 60 + [1.0, 2.0, 3.0, 500.0] * 10)
+    marks, logarithmic = _grid(Scores(bins(counts), {}, 0.0, 500.0))
+    assert not logarithmic
+    assert (marks[0], marks[-1]) == (0.0, 500.0)
 
 
 @pytest.mark.parametrize(
-    "values", [[0.5] * 9, [0.0, 1.0], [-5.0, 5.0, 0.0], [1.0, 10.0, 1e6, 1e9] * 50, [1e-300, 1e300]]
+    "values",
+    [
+        [0.0, 0.0, 0.0, 7.0],
+        [0.0, 1.0],
+        [-5.0, 5.0, 0.0],
+        [1.0, 10.0, 1e6, 1e9] * 50,
+        [1e-300, 1e300],
+    ],
 )
 def test_every_spread_of_scores_can_be_drawn(values: list[float]) -> None:
     array = np.array(values)
