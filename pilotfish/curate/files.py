@@ -152,7 +152,9 @@ def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
                 (info[key] for key in ("ETag", "etag", "mtime", "created") if key in info), ""
             )
             url = name if "://" in name else fs.unstrip_protocol(name)
-            yield _file(url, format, int(info.get("size") or 0), str(stamp))
+            size = info.get("size")
+            # Some web servers do not say how large a file is; it is read whole, and is not empty.
+            yield _file(url, format, 1 if size is None else int(size), str(stamp))
 
 
 def filesystem(url: str) -> tuple[Any, str]:

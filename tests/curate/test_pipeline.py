@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
+import http.server
 import io
 import json
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -287,6 +290,63 @@ def test_memory_urls_go_in_and_out(tmp_path: Path) -> None:
         again = pipeline.run(pattern, f"memory://out-{len(pattern)}")
         assert counted(again) == counted(result)
     memory.rm("/", recursive=True)
+
+
+class _Ranges(http.server.BaseHTTPRequestHandler):
+    """Serves bytes as object stores do: with sizes and ranges."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        data = self.files.get(self.path)
+        if data is None:
+            return self.send_error(404)
+        first, last = 0, len(data) - 1
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(asked[1]), min(int(asked[2] or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("ETag", f'"{hash(data)}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data[first : last + 1])
+        return None
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http with it: pip install aiohttp")
+    wanted = documents(3000)
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(wanted[:500]), parquet)
+    _Ranges.files = {
+        "/a.jsonl": as_lines(wanted),
+        "/b.jsonl.gz": gzip.compress(as_lines(wanted[:500])),
+        "/c.parquet": parquet.getvalue(),
+    }
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ranges)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        urls = [address + path for path in _Ranges.files]
+        pipeline = Pipeline([Length(min_chars=30)])
+        result = pipeline.run(urls, tmp_path / "out", shard_bytes=200_000)
+        with pytest.raises(InputError, match="No file at 'http"):
+            pipeline.run(f"{address}/none.jsonl", tmp_path / "none")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert result.rows_read == 4000
+    assert len(result.shards) > 4
+    left = [row["id"] for row in wanted if len(row["text"]) >= 30]
+    assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left
 
 
 # Samples
