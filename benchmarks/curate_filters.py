@@ -201,7 +201,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
         # Beside the others, on the second core; time is that of the CPU.
         whole = aside.submit(in_own_process, files)
-        tenth = aside.submit(in_own_process, files[: max(1, len(files) // 10)])
+        tenth = aside.submit(in_own_process, files[: max(1, round(len(files) / 10))])
         work = Path(folder)
         for name, n, pattern in (
             ("datatrove as shipped", options.shipped, None),

@@ -4,7 +4,7 @@ Rules count words, lines and what is in them. Everything is found for all docume
 operations on the concatenated bytes, and only when a rule asks. Positions are those of bytes in the
 buffer; a word, line or paragraph never reaches from one document into the next.
 
-Batches are cut into pieces of half a megabyte, so that the arrays stay in the processor's cache.
+Batches are cut into pieces of a quarter of a megabyte, so that the arrays stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pilotfish.curate.rules.characters import BREAK, COUNTED, KIND, SPACE, class
 from pilotfish.curate.rules.hashing import PADDING, hash_spans
 
 Positions = NDArray[np.int64]
-PIECE = 1 << 19  # bytes
+PIECE = 1 << 18  # bytes
 _NEWLINE = 10
 
 
