@@ -331,20 +331,32 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         "/b.jsonl.gz": gzip.compress(as_lines(wanted[:500])),
         "/c.parquet": parquet.getvalue(),
     }
+    (tmp_path / "p.toml").write_text('[[steps]]\nstep = "length"\nmin_chars = 30\n')
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ranges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+
+    def curate(*paths: str) -> subprocess.CompletedProcess[str]:
+        # A process of its own: the library leaves its connections to the end of the process.
+        command = [sys.executable, "-m", "pilotfish.cli.main", "curate", str(tmp_path / "p.toml")]
+        urls = ",".join(address + path for path in paths)
+        words = ["--json", "--workers", "2", "--shard-size", "200k"]
+        return subprocess.run(
+            [*command, urls, str(tmp_path / "out"), *words], capture_output=True, text=True
+        )
+
     try:
-        address = f"http://127.0.0.1:{server.server_port}"
-        urls = [address + path for path in _Ranges.files]
-        pipeline = Pipeline([Length(min_chars=30)])
-        result = pipeline.run(urls, tmp_path / "out", shard_bytes=200_000)
-        with pytest.raises(InputError, match="No file at 'http"):
-            pipeline.run(f"{address}/none.jsonl", tmp_path / "none")
+        missing = curate("/none.jsonl")
+        done = curate(*_Ranges.files)
     finally:
         server.shutdown()
         server.server_close()
-    assert result.rows_read == 4000
-    assert len(result.shards) > 4
+    assert missing.returncode == 2
+    assert f"No file at '{address}/none.jsonl'" in missing.stderr
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["rows_read"] == 4000
+    assert len(result["shards"]) > 4
     left = [row["id"] for row in wanted if len(row["text"]) >= 30]
     assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left
 
