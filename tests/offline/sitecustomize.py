@@ -47,6 +47,9 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         )
 
 
-if not getattr(sys, "_tests_stay_offline", False):
-    sys._tests_stay_offline = True  # type: ignore[attr-defined]
+_watching = getattr(sys, "_tests_stay_offline", None)
+if _watching is None:
+    sys._tests_stay_offline = NetworkBlocked  # type: ignore[attr-defined]
     sys.addaudithook(_watch)
+else:  # a process that was started under the rule, such as a worker of pytest-xdist
+    NetworkBlocked = _watching  # type: ignore[misc]
