@@ -456,6 +456,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "fineweb": {"max_new_lines": 0.5, "scores": True},
     "gopher_quality": {"min_words": 3, "min_stop_words": None, "tag": True},
     "gopher_repetition": {"scores": True},
+    "language": {"min_confidence": 0.2, "max_chars": 500},
     "length": {"min_chars": 20, "max_chars": 400, "tag": True},
 }
 

@@ -25,6 +25,7 @@ STEPS = Registry(
         "fineweb": "pilotfish.curate.rules.fineweb:FineWeb",
         "gopher_quality": "pilotfish.curate.rules.gopher_quality:GopherQuality",
         "gopher_repetition": "pilotfish.curate.rules.gopher_repetition:GopherRepetition",
+        "language": "pilotfish.curate.language:Language",
         "length": "pilotfish.curate.length:Length",
     },
 )
