@@ -217,6 +217,21 @@ def write_gguf(folder: Path) -> str:
     return str(tiny_gguf.write(folder / "tiny.gguf", tiny_gguf.random_weights()))
 
 
+@contextmanager
+def torch_model(folder: Path) -> Iterator[Model]:
+    model = load_model(f"transformers:{write_llama(folder)}", Config(), threads=1)
+    with contextlib.closing(model):  # type: ignore[type-var]
+        yield model
+
+
+def write_llama(folder: Path) -> str:
+    try:
+        from tests.models import tiny_gguf, tiny_llama
+    except ImportError:
+        raise MissingExtra("The backend 'transformers'", "torch") from None
+    return str(tiny_llama.write(folder / "tiny", tiny_gguf.random_weights()))
+
+
 MODELS = {
     "openai": ModelRow(
         lambda folder: remote("openai:m", "base_url"),
@@ -234,6 +249,9 @@ MODELS = {
         ),
     ),
     "llama.cpp": ModelRow(gguf, gguf, write_gguf, Request.of("far too long " * 5000)),
+    "transformers": ModelRow(
+        torch_model, torch_model, write_llama, Request.of("far too long " * 5000)
+    ),
     "replay": ModelRow(replay, lambda folder: replay(folder, ("other",))),
     "fake": ModelRow(fake, lambda folder: fake(folder, ("other",))),
     "artifact": ModelRow(
@@ -448,16 +466,29 @@ POLICIES: dict[str, Callable[[tuple[str, ...]], Any]] = {
     "certified": lambda names: load("POLICIES", "certified")(POLICIES["chain"](names), 2, 0.7),
 }
 
+
+@functools.cache
+def target_file() -> str:
+    """Texts that a selection should come close to."""
+    path = Path(tempfile.mkdtemp(prefix="pilotfish-target-")) / "target.txt"
+    path.write_text("The river swims under the cold light.\nSmall fish keeps under the stone.\n")
+    return str(path)
+
+
 # Curation steps: settings as they would stand in a pipeline file; the texts are CORPUS of
 # tests/curate/test_step_contract.py.
-STEPS: dict[str, dict[str, Any]] = {
+STEPS: dict[str, Any] = {
     "c4": {"min_sentences": 1, "bad_words": ["rude"]},
     "ccnet": {"min_chars": 20},
+    "dsir": lambda: {"target": target_file(), "share": 0.4, "min_words": 3, "scores": True},
+    "exact": {"ignore_whitespace": True, "keep": "longest"},
     "fineweb": {"max_new_lines": 0.5, "scores": True},
     "gopher_quality": {"min_words": 3, "min_stop_words": None, "tag": True},
     "gopher_repetition": {"scores": True},
     "language": {"min_confidence": 0.2, "max_chars": 500},
     "length": {"min_chars": 20, "max_chars": 400, "tag": True},
+    "minhash": {"words": 2, "bands": 20, "rows": 4, "tag": True},
+    "semantic": {"max_similarity": 0.9, "cluster_size": 50},
 }
 
 TABLE: dict[str, dict[str, Any]] = {

@@ -22,11 +22,15 @@ STEPS = Registry(
     {
         "c4": "pilotfish.curate.rules.c4:C4",
         "ccnet": "pilotfish.curate.rules.ccnet:CCNet",
+        "dsir": "pilotfish.curate.dsir:DSIR",
+        "exact": "pilotfish.curate.dedup.exact:Exact",
         "fineweb": "pilotfish.curate.rules.fineweb:FineWeb",
         "gopher_quality": "pilotfish.curate.rules.gopher_quality:GopherQuality",
         "gopher_repetition": "pilotfish.curate.rules.gopher_repetition:GopherRepetition",
         "language": "pilotfish.curate.language:Language",
         "length": "pilotfish.curate.length:Length",
+        "minhash": "pilotfish.curate.dedup.minhash:MinHash",
+        "semantic": "pilotfish.curate.dedup.semantic:Semantic",
     },
 )
 
