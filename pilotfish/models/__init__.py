@@ -16,11 +16,12 @@ BACKENDS = Registry(
         "openai": "pilotfish.models.openai:OpenAIModel",
         "litellm": "pilotfish.models.litellm:LiteLLMModel",
         "llama.cpp": "pilotfish.models.llamacpp:LlamaModel",
+        "transformers": "pilotfish.models.transformers:TransformersModel",
         "replay": "pilotfish.models.replay:ReplayModel",
         "fake": "pilotfish.models.fake:FakeModel",
         "artifact": "pilotfish.loop.artifact:OffloadedModel",
     },
-    extras={"litellm": "litellm"},
+    extras={"litellm": "litellm", "transformers": "torch"},
 )
 
 COMPOSITES = Registry(

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pilotfish.config import Price
 from pilotfish.models.protocols import Floats, TokenModel
+from pilotfish.models.sampling import Proposal
 from pilotfish.models.worker import Check
+from pilotfish.records import Request, Usage
 
 _PIECE = 512  # tokens that are read between two looks at whether anybody still waits
 
@@ -36,6 +39,40 @@ class Held:
             part = tokens[at : at + _PIECE]
             row = self.session.feed(part, last=1 if at + len(part) == len(tokens) else 0)
         return np.asarray(row[0]), kept
+
+
+class HeldSource:
+    """Logits of one answer of one model: the plainest :class:`~pilotfish.models.generate.Source`.
+
+    Args:
+        held: The model's session.
+    """
+
+    def __init__(self, held: Held) -> None:
+        self.proposal: Proposal | None = None
+        self._held = held
+        self._prompt = Usage()
+
+    def begin(self, request: Request, check: Check) -> tuple[Floats, Usage]:
+        """Logits ``[vocab]`` after the request, and its prompt's tokens."""
+        tokens = self._held.model.prompt_tokens(request)
+        row, kept = self._held.hold(tokens, check)
+        self._prompt = Usage(len(tokens), 0, kept)
+        return row, self._prompt
+
+    def next(self, token: int, check: Check) -> Floats:
+        """Logits ``[vocab]`` after one more token."""
+        return np.asarray(self._held.session.feed([token])[0])
+
+    @property
+    def room(self) -> int:
+        """How many tokens the answer may have at most."""
+        return max(1, self._held.session.room)
+
+    def cost(self, tokens: int) -> float | None:
+        """US dollars for this answer with so many tokens written, None when unknown."""
+        price: Price | None = getattr(self._held.model, "price", None)
+        return price.cost(self._prompt + Usage(0, tokens)) if price else None
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from pilotfish.config import Config, Price, default_cache_dir
+from pilotfish.config import Config, default_cache_dir
 from pilotfish.errors import ConfigError
 from pilotfish.infer.speculate.cost import CostCurve, measured
 from pilotfish.infer.speculate.drafts import Draft
@@ -25,7 +25,7 @@ from pilotfish.infer.speculate.length import LONGEST, Length
 from pilotfish.infer.speculate.lookup import LookupDraft
 from pilotfish.infer.speculate.model_draft import ModelDraft
 from pilotfish.models.generate import NOTHING, write
-from pilotfish.models.held import Held
+from pilotfish.models.held import Held, HeldSource
 from pilotfish.models.protocols import Floats, Model, TokenModel
 from pilotfish.models.sampling import Proposal
 from pilotfish.models.settings import read_settings
@@ -158,28 +158,24 @@ def model_draft(model: TokenModel, target: TokenModel, cache: Path) -> ModelDraf
     return ModelDraft(model, target, same=same, cost=measured(model, cache)(1))
 
 
-class _Guessing:
-    """The :class:`~pilotfish.models.generate.Source` of one answer."""
+class _Guessing(HeldSource):
+    """Logits of one answer; what a draft of this machine costs is time, and that is in the latency."""
 
     def __init__(self, whole: Speculative, held: Held) -> None:
-        self.proposal: Proposal | None = None
+        super().__init__(held)
         self._whole = whole
-        self._held = held
         self._certain = 0  # how many tokens of the session are certain
-        self._ahead: list[
-            tuple[Proposal, Floats]
-        ] = []  # guesses that were read, and the row after each
+        # Guesses that were read, and the row after each.
+        self._ahead: list[tuple[Proposal, Floats]] = []
         self._practice: list[Proposal] = []  # guesses that were not read
         self._kind = 0
-        self._prompt = Usage()
 
     def begin(self, request: Request, check: Check) -> tuple[Floats, Usage]:
-        tokens = self._held.model.prompt_tokens(request)
-        row, kept = self._held.hold(tokens, check)
+        row, prompt = super().begin(request, check)
+        tokens = self._held.session.tokens
         self._certain = len(tokens)
         self._whole.draft.begin(request, tokens)
-        self._prompt = Usage(len(tokens), 0, kept)
-        return row, self._prompt
+        return row, prompt
 
     def next(self, token: int, check: Check) -> Floats:
         whole = self._whole
@@ -238,12 +234,3 @@ class _Guessing:
             return drafted.proposals[:k]
         self._practice = still
         return []
-
-    @property
-    def room(self) -> int:
-        return max(1, self._held.session.room)
-
-    def cost(self, tokens: int) -> float | None:
-        """What the target reads and writes; a draft runs here, and its time is in the latency."""
-        price: Price | None = getattr(self._held.model, "price", None)
-        return price.cost(self._prompt + Usage(0, tokens)) if price else None
