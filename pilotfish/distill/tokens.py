@@ -53,7 +53,9 @@ class Tokens:
         >>> Tokens.of("Total: 12.50").shapes
         ['>Aa', ':', ' 99', '.', '99']
         """
-        starts, ends, shapes = [], [], []
+        starts: list[int] = []
+        ends: list[int] = []
+        shapes: list[str] = []
         at = 0
         for match in TOKEN.finditer(text[:MAX_CHARS]):
             gap = text[at : match.start()]

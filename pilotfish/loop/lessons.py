@@ -121,7 +121,8 @@ def lessons(
     kind = kind_of([answer for answer in answers if answer is not None])
     if not kind.learned:
         raise InputError(
-            f"The answers of the task {definition.name!r} are {kind.kind}, not labels, ratings or JSON objects.",
+            f"The answers of the task {definition.name!r} are {kind.kind}, not labels, ratings or JSON "
+            "objects.",
             remedy="Free text is not learned; recorded answers to it may be reused.",
         )
     task = Task(

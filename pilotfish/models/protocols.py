@@ -162,7 +162,10 @@ class Encoder(Protocol):
 class Classifier(Protocol):
     """Texts to class probabilities."""
 
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns."""
+        ...
 
     def predict_proba(self, texts: Sequence[str]) -> Floats:
         """Probabilities ``[n, classes]`` in [0, 1]; rows sum to 1 unless it is multi-label."""
