@@ -38,6 +38,8 @@ class Groups:
 
     def add(self, one: Numbers, other: Numbers) -> None:
         """Each row of ``one`` and that of ``other`` belong together."""
+        if not len(one):
+            return
         self._pending.append((one, other))
         self._count += len(one)
         if self._count > max(PENDING, len(self.rows)):
@@ -101,32 +103,34 @@ def _spread(
 ) -> Iterator[tuple[Path, int]]:
     """Files in which equal hashes meet, and how many numbers a line has."""
     width, held, size = 0, list[Numbers](), 0
-
-    def write() -> None:
-        lines = np.concatenate(held)
-        part = (lines[:, 0] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
-        order = np.argsort(part, kind="stable")
-        lines, part = lines[order], part[order]
-        cuts = np.flatnonzero(np.concatenate(([True], np.diff(part) != 0)))
-        for start, end in zip(cuts, [*cuts[1:], len(part)], strict=True):
-            # Opened anew each time: a large corpus has more parts than a process may have files open.
-            with (folder / f"hashes-{part[start]}.bin").open("ab") as file:
-                lines[start:end].tofile(file)
-        held.clear()
-
     for lines in records:
         width = lines.shape[1]
         held.append(lines)
         size += lines.nbytes
         if size > slab:
-            write()
+            _append(held, parts, folder)
             size = 0
-    if held:
-        write()
+    _append(held, parts, folder)
     for part in range(parts):
         path = folder / f"hashes-{part}.bin"
         if path.exists():
             yield path, width
+
+
+def _append(held: list[Numbers], parts: int, folder: Path) -> None:
+    """Write each line to the file of its part; empties the list."""
+    if not held:
+        return
+    lines = np.concatenate(held)
+    held.clear()
+    part = (lines[:, 0] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
+    order = np.argsort(part, kind="stable")
+    lines, part = lines[order], part[order]
+    cuts = np.flatnonzero(np.diff(part, prepend=part[0] + np.uint64(1)))
+    for start, end in zip(cuts, [*cuts[1:], len(part)], strict=True):
+        # Opened anew each time: a large corpus has more parts than a process may have files open.
+        with (folder / f"hashes-{part[start]}.bin").open("ab") as file:
+            lines[start:end].tofile(file)
 
 
 def _pairs(lines: Numbers) -> tuple[Numbers, Numbers]:

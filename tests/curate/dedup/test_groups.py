@@ -90,7 +90,7 @@ def test_memory_grows_with_the_duplicates_not_with_the_rows(tmp_path: Path) -> N
 
     small = peak(100_000)
     assert small < 8 << 20
-    assert peak(1_000_000) < 1.3 * small
+    assert peak(1_000_000) < 2 * small  # which would be ten times, did it grow
 
 
 @given(
