@@ -475,9 +475,17 @@ def target_file() -> str:
     return str(path)
 
 
+@functools.cache
+def made_folder() -> Path:
+    """A folder for files that steps need."""
+    _kept.append(tempfile.TemporaryDirectory())
+    return Path(_kept[-1].name)
+
+
 # Curation steps: settings as they would stand in a pipeline file; the texts are CORPUS of
 # tests/curate/test_step_contract.py.
 STEPS: dict[str, Any] = {
+    "buckets": {"score": "stars", "keep": ["middle"]},
     "c4": {"min_sentences": 1, "bad_words": ["rude"]},
     "ccnet": {"min_chars": 20},
     "dsir": lambda: {"target": target_file(), "share": 0.4, "min_words": 3, "scores": True},
@@ -487,6 +495,11 @@ STEPS: dict[str, Any] = {
     "gopher_repetition": {"scores": True},
     "language": {"min_confidence": 0.2, "max_chars": 500},
     "length": {"min_chars": 20, "max_chars": 400, "tag": True},
+    "model_perplexity": lambda: {
+        "model": f"llama.cpp:{write_gguf(made_folder())}",
+        "max_tokens": 20,
+    },
+    "perplexity": {"order": 2},
     "minhash": {"words": 2, "bands": 20, "rows": 4, "tag": True},
     "semantic": {"max_similarity": 0.9, "cluster_size": 50},
 }

@@ -20,6 +20,7 @@ __all__ = ["STEPS", "FittedStep", "Pipeline", "Step", "Verdict"]
 STEPS = Registry(
     "curation step",
     {
+        "buckets": "pilotfish.curate.buckets:Buckets",
         "c4": "pilotfish.curate.rules.c4:C4",
         "ccnet": "pilotfish.curate.rules.ccnet:CCNet",
         "dsir": "pilotfish.curate.dsir:DSIR",
@@ -29,6 +30,8 @@ STEPS = Registry(
         "gopher_repetition": "pilotfish.curate.rules.gopher_repetition:GopherRepetition",
         "language": "pilotfish.curate.language:Language",
         "length": "pilotfish.curate.length:Length",
+        "model_perplexity": "pilotfish.curate.model_perplexity:ModelPerplexity",
+        "perplexity": "pilotfish.curate.perplexity:Perplexity",
         "minhash": "pilotfish.curate.dedup.minhash:MinHash",
         "semantic": "pilotfish.curate.dedup.semantic:Semantic",
     },

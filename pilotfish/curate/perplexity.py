@@ -1,0 +1,257 @@
+"""How surprising each text is to an n-gram model of the data, or of texts that are known to be good.
+
+Wenzek et al. 2020 (CCNet) score web pages by a 5-gram model of Wikipedia, one for each language; Marion
+et al. 2023 find that the middle of the distribution is worth most. This step adds the score; the step
+``buckets`` cuts its distribution.
+
+The model is :class:`~pilotfish.curate.kneser_ney.KneserNey` over lower-case words without punctuation,
+every digit a 0. Without a target it is fitted on the data: on two halves, by row number, so that no text
+is scored by a model that has seen it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pilotfish.curate.kneser_ney import KneserNey, Words, hash_columns, windows
+from pilotfish.curate.reference import read_reference, reference_files
+from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.rules.documents import Documents, pieces
+from pilotfish.curate.rules.hashing import mix
+from pilotfish.curate.step import ROW, TEXT, State, Verdict
+from pilotfish.errors import ConfigError, InputError
+
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_SALT = np.uint64(0x5851F42D4C957F2D)
+_MERGE = 4_000_000  # n-grams that are kept before equal ones are added up
+
+
+class Perplexity:
+    """Add the column ``perplexity``: e to the mean negative log-probability of a word; at least 1.
+
+    It is null where a text has no word, or nothing was there to fit the model of its group on.
+
+    Args:
+        order: Words in an n-gram, 1 to 5 (CCNet: 5).
+        target: Files to fit on: paths, globs or URLs. None: the data, in two halves.
+        target_text: The column of the target that holds the text.
+        by: A column, such as ``language``: each of its values has a model of its own. The target must
+            have it too.
+        sample: The share of rows to fit on, 0 to 1; chosen by row number. The fit keeps each different
+            n-gram, about 40 bytes, in memory.
+        unit: ``"word"``, or ``"character"`` for scripts without spaces.
+        column: The column to add.
+
+    Raises:
+        ConfigError: A setting is out of range.
+        InputError: There is no such target.
+    """
+
+    name = "perplexity"
+
+    def __init__(
+        self,
+        order: int = 3,
+        target: str | list[str] | None = None,
+        target_text: str = TEXT,
+        by: str | None = None,
+        sample: float = 1.0,
+        unit: str = "word",
+        column: str = "perplexity",
+    ) -> None:
+        if not 1 <= order <= 5 or not 0 < sample <= 1 or unit not in ("word", "character"):
+            raise ConfigError(
+                f"The step 'perplexity': got order = {order}, sample = {sample}, unit = {unit!r}, but "
+                'expected 1 to 5, above 0 to 1, and "word" or "character".'
+            )
+        self.order = order
+        self.target = None if target is None else reference_files(target)
+        self.target_text = target_text
+        self.by = by
+        self.sample = sample
+        self.unit = unit
+        self.column = column
+        self.reads = {by: "string"} if by else {}
+
+    def map(self, batch: pa.RecordBatch) -> State:
+        """The different n-grams of the batch by group and half, with their counts; none with a target."""
+        rows = batch.column(ROW).to_numpy()
+        fitted = mix(rows ^ _SALT) >= np.uint64((1 - self.sample) * (2**64 - 2**11))
+        if self.target is not None:
+            fitted[:] = False
+        return self._count(batch.filter(pa.array(fitted)))
+
+    def _count(self, batch: pa.RecordBatch) -> State:
+        names, groups = _groups(batch, self.by)
+        halves = _halves(batch) if self.target is None else np.zeros(len(batch), np.int8)
+        columns: list[Words] = [np.zeros(0, np.uint32)] * self.order
+        owner = np.zeros(0, np.int64)
+        first = 0
+        for words, offsets in numbered(batch.column(TEXT), self.unit):
+            found = windows(words, offsets, self.order)
+            columns = [np.concatenate(pair) for pair in zip(columns, found, strict=True)]
+            texts = np.arange(first, first + len(offsets) - 1)
+            owner = np.concatenate((owner, np.repeat(texts, np.diff(offsets))))
+            first += len(offsets) - 1
+        keys = (groups[owner] * 2 + halves[owner]).astype(np.uint32)
+        _, at, counts = np.unique(
+            hash_columns([keys, *columns], len(keys)), return_index=True, return_counts=True
+        )
+        group = groups[owner[at]]
+        return pa.record_batch(
+            {
+                "group": pa.DictionaryArray.from_arrays(to_arrow(group), names).cast(pa.string()),
+                "half": to_arrow(halves[owner[at]]),
+                **{f"word{k}": to_arrow(column[at]) for k, column in enumerate(columns)},
+                "count": to_arrow(counts.astype(np.int64)),
+            }
+        )
+
+    def reduce(self, states: Iterable[State], folder: Path) -> Scored:
+        """Add up the counts and fit a model for each group and half.
+
+        Raises:
+            InputError: The target has no words.
+        """
+        if self.target is not None:
+            reads = {self.by: pa.string()} if self.by else {}
+            read = read_reference(self.target, self.target_text, reads)
+            states = (self._count(batch) for batch in read)
+        table = _merged(states, self.order)
+        if self.target is not None and not len(table):
+            raise InputError(
+                f"The target of the step 'perplexity' has no words in {self.target_text!r}.",
+                remedy="Name its column with target_text.",
+            )
+        models: dict[tuple[str, int], Path] = {}
+        kinds = table.group_by(["group", "half"], use_threads=False).aggregate([])
+        for number, kind in enumerate(kinds.to_pylist()):
+            of = pc.and_(
+                pc.equal(table["group"], kind["group"]), pc.equal(table["half"], kind["half"])
+            )
+            part = table.filter(of)
+            words = [part[f"word{k}"].to_numpy() for k in range(self.order)]
+            path = folder / f"{number}.npz"
+            KneserNey.fit(words, part["count"].to_numpy()).save(path)
+            models[kind["group"], kind["half"]] = path
+        return Scored(models, self.target is None, self.by, self.unit, self.column)
+
+
+class Scored:
+    """Scores each row by the model of its group that was not fitted on it.
+
+    Args:
+        models: The files of the models by group and half.
+        halves: Whether there are two of each group.
+        by: The column of the groups.
+        unit: ``"word"`` or ``"character"``.
+        column: The column to add.
+    """
+
+    name = "perplexity"
+
+    def __init__(
+        self,
+        models: dict[tuple[str, int], Path],
+        halves: bool,
+        by: str | None,
+        unit: str,
+        column: str,
+    ) -> None:
+        self.models = models
+        self.halves = halves
+        self.by = by
+        self.unit = unit
+        self.column = column
+
+    def apply(self, batch: pa.RecordBatch) -> Verdict:
+        """Score."""
+        names, groups = _groups(batch, self.by)
+        halves = 1 - _halves(batch) if self.halves else np.zeros(len(batch), np.int8)
+        kinds = groups * 2 + halves
+        score = np.full(len(batch), np.nan)
+        for kind in np.unique(kinds).tolist():
+            path = self.models.get((names[kind // 2].as_py(), kind % 2))
+            if path is None:
+                continue
+            at = np.flatnonzero(kinds == kind)
+            found = [
+                perplexities(_loaded(path, path.stat().st_mtime_ns), words, offsets)
+                for words, offsets in numbered(batch.column(TEXT).take(to_arrow(at)), self.unit)
+            ]
+            score[at] = np.concatenate(found)
+        return Verdict({self.column: to_arrow(score, ~np.isnan(score))})
+
+
+def perplexities(model: KneserNey, words: Words, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of each text; NaN where it has no word."""
+    lengths = np.diff(offsets)
+    found = np.full(len(lengths), np.nan)
+    some = lengths > 0
+    if some.any():
+        sums = np.add.reduceat(model.log_probabilities(words, offsets), offsets[:-1][some])
+        found[some] = np.exp(-sums / lengths[some])
+    return found
+
+
+def numbered(texts: pa.Array, unit: str) -> Iterator[tuple[Words, NDArray[np.int64]]]:
+    """The words of texts as numbers, in pieces: words one after another, and where each text begins."""
+    for piece in pieces(pc.utf8_lower(texts)):
+        documents = Documents(piece.data.translate(_ZEROS), piece.offsets)
+        if unit == "character":
+            lead = (documents.codes[: len(documents.data)] & 0xC0) != 0x80
+            dark = np.frombuffer(documents.data.decode().encode("utf-32-le"), np.uint32)
+            at = np.flatnonzero(lead)
+            kept = dark > 32
+            offsets = np.searchsorted(at[kept], documents.offsets)
+            yield dark[kept], offsets
+        else:
+            counted = np.flatnonzero(documents.counted_words)
+            hashes = documents.word_hashes[counted] >> np.uint64(32)
+            offsets = np.searchsorted(counted, documents.words.offsets)
+            yield np.maximum(hashes, 1).astype(np.uint32), offsets
+
+
+def _groups(batch: pa.RecordBatch, by: str | None) -> tuple[pa.Array, NDArray[np.int32]]:
+    """The names of the groups, and the number of each row's; a null is the group ""."""
+    if by is None:
+        return pa.array([""]), np.zeros(len(batch), np.int32)
+    coded = batch.column(by).cast(pa.string()).fill_null("").dictionary_encode()
+    return coded.dictionary, coded.indices.to_numpy().astype(np.int32)
+
+
+def _halves(batch: pa.RecordBatch) -> NDArray[np.int8]:
+    halves: NDArray[np.int8] = (mix(batch.column(ROW).to_numpy()) & np.uint64(1)).astype(np.int8)
+    return halves
+
+
+def _merged(states: Iterable[State], order: int) -> pa.Table:
+    """All n-grams, each once with the sum of its counts, in an order that the data alone decide."""
+    columns = {"group": pa.string(), "half": pa.int8()}
+    columns |= {f"word{k}": pa.uint32() for k in range(order)} | {"count": pa.int64()}
+    merged = pa.schema(columns).empty_table()
+    waiting: list[pa.Table] = []
+    for state in states:
+        waiting.append(pa.Table.from_batches([state]))
+        if sum(map(len, waiting)) > _MERGE + len(merged):
+            merged, waiting = _added([merged, *waiting]), []
+    merged = _added([merged, *waiting])
+    return merged.sort_by([(name, "ascending") for name in merged.column_names[:-1]])
+
+
+def _added(tables: list[pa.Table]) -> pa.Table:
+    joined = pa.concat_tables(tables)
+    summed = joined.group_by(joined.column_names[:-1]).aggregate([("count", "sum")])
+    return summed.rename_columns(joined.column_names)
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(path: Path, written: int) -> KneserNey:
+    return KneserNey.load(path)
