@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pilotfish.curate.dedup.keep import rows_of
 from pilotfish.curate.rules.arrow import strings, to_arrow
-from pilotfish.curate.step import ROW, Verdict
+from pilotfish.curate.step import Verdict
 
 
 class DropDuplicates:
@@ -68,7 +69,7 @@ class DropDuplicates:
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Drop the rows for which another one stays."""
-        number = batch.column(ROW).to_numpy()
+        number = rows_of(batch)
         rows, kept = self._found
         place = np.searchsorted(rows, number)
         grouped = np.asarray(rows[place] == number)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.drop import DropDuplicates
 from pilotfish.curate.dedup.groups import group
-from pilotfish.curate.dedup.keep import KeepRule, key_of_each, rows_of, survivors
+from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.rules.characters import KIND, SPACE
 from pilotfish.curate.rules.documents import Documents, pieces
@@ -85,7 +85,7 @@ class Exact:
 
         def chunks() -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
             for state in states:
-                words = [state.column(name).to_numpy() for name in ("hash", "check")]
+                words = [numbers(state.column(name)) for name in ("hash", "check")]
                 yield rows_of(state), np.stack(words, axis=1)[:, None, :]
 
         groups = group(chunks, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -60,23 +61,27 @@ class KeepRule:
             return {KEY: pc.utf8_length(batch.column(TEXT)).cast(pa.float64())}
         if self.column is not None:
             values = pc.cast(batch.column(self.column), pa.float64()).fill_null(-np.inf)
-            keys = values.to_numpy(zero_copy_only=False)
+            keys = numbers(values)
             return {KEY: to_arrow(np.where(np.isnan(keys), -np.inf, keys))}
         return {}
 
 
+def numbers(values: pa.Array) -> NDArray[Any]:
+    """Numbers without nulls, by their buffer: ``to_numpy`` would import pandas where it is installed."""
+    kind = values.type.to_pandas_dtype()
+    return np.frombuffer(values.buffers()[1], kind, values.offset + len(values))[values.offset :]
+
+
 def rows_of(state: State) -> NDArray[np.uint64]:
     """The row numbers of a state."""
-    rows: NDArray[np.uint64] = state.column(ROW).to_numpy()
-    return rows
+    return numbers(state.column(ROW)).astype(np.uint64, copy=False)
 
 
 def keys_of(state: State) -> NDArray[np.float64] | None:
     """The keys of a state, or None where it has none."""
     if state.schema.get_field_index(KEY) < 0:
         return None
-    keys: NDArray[np.float64] = state.column(KEY).to_numpy()
-    return keys
+    return numbers(state.column(KEY)).astype(np.float64, copy=False)
 
 
 def survivors(

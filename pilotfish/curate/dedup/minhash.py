@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.drop import DropDuplicates
 from pilotfish.curate.dedup.groups import group
-from pilotfish.curate.dedup.keep import KeepRule, key_of_each, rows_of, survivors
+from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
 from pilotfish.curate.dedup.shingles import Shingles, shingles
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.rules.documents import pieces
@@ -125,7 +125,7 @@ class MinHash:
 
         def chunks() -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
             for state in states:
-                flat = state.column("bands").flatten().to_numpy()
+                flat = numbers(state.column("bands").flatten())
                 yield rows_of(state), flat.reshape(-1, self.bands, 1)
 
         groups = group(chunks, folder)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.clusters import Floats, Records, clusters, record_type, unit_vectors
 from pilotfish.curate.dedup.drop import DropDuplicates
-from pilotfish.curate.dedup.keep import KeepRule, keys_of, rows_of
+from pilotfish.curate.dedup.keep import KeepRule, keys_of, numbers, rows_of
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import ROW, TEXT, State, Step
 from pilotfish.errors import ConfigError
@@ -162,9 +162,8 @@ def _records(state: State, kind: np.dtype[np.void]) -> Records:
     keys = keys_of(state)
     if keys is not None:
         records["key"] = keys
-    flat = state.column("vector").flatten()
-    numbers = np.frombuffer(flat.buffers()[1], np.float16, flat.offset + len(flat))[flat.offset :]
-    records["vector"] = numbers.reshape(records["vector"].shape)
+    flat = numbers(state.column("vector").flatten())
+    records["vector"] = flat.reshape(records["vector"].shape)
     return records
 
 
