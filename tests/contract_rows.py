@@ -476,10 +476,26 @@ def target_file() -> str:
 
 
 @functools.cache
+def key_file() -> str:
+    path = Path(tempfile.mkdtemp(prefix="pilotfish-key-")) / "key"
+    path.write_bytes(bytes(range(32)))
+    return str(path)
+
+
+@functools.cache
 def made_folder() -> Path:
     """A folder for files that steps need."""
     _kept.append(tempfile.TemporaryDirectory())
     return Path(_kept[-1].name)
+
+
+def labelled_file() -> str:
+    """Texts to learn from; every other one is labelled as toxic."""
+    path = made_folder() / "labelled.jsonl"
+    texts = ["The river keeps the stone cold.", "Größe matters to a fish, naïve or not."] * 20
+    rows = [{"text": text, "toxicity": i % 2} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 # Curation steps: settings as they would stand in a pipeline file; the texts are CORPUS of
@@ -493,6 +509,7 @@ STEPS: dict[str, Any] = {
     "fineweb": {"max_new_lines": 0.5, "scores": True},
     "gopher_quality": {"min_words": 3, "min_stop_words": None, "tag": True},
     "gopher_repetition": {"scores": True},
+    "grade": {"model": "fake:3", "sample": 50},
     "language": {"min_confidence": 0.2, "max_chars": 500},
     "length": {"min_chars": 20, "max_chars": 400, "tag": True},
     "model_perplexity": lambda: {
@@ -500,7 +517,14 @@ STEPS: dict[str, Any] = {
         "max_tokens": 20,
     },
     "perplexity": {"order": 2},
+    "quality": lambda: {"good": labelled_file(), "sample": 50},
+    "toxicity": lambda: {"labels": labelled_file(), "tag": True},
     "minhash": {"words": 2, "bands": 20, "rows": 4, "tag": True},
+    "personal_data": {"kinds": ["email", "phone", "card"]},
+    "pseudonyms": lambda: {
+        "key_file": key_file(),
+        "mapping": tempfile.mktemp(prefix="pilotfish-mapping-"),
+    },
     "semantic": {"max_similarity": 0.9, "cluster_size": 50},
 }
 

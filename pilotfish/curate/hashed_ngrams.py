@@ -1,9 +1,10 @@
 """Words and pairs of words, hashed into buckets, as the authors of DSIR count them.
 
-A text is lower-cased and cut into runs of word characters and runs of other marks that are no white space,
-as NLTK's ``WordPunctTokenizer`` does. Word characters are those of Unicode (UTS 18, Annex C): NLTK before
-3.10 took Python's own, without combining marks, which cuts Hindi words at their vowel signs. An n-gram is its words with a space between, and its bucket is the SHA-256 of
-that, as a number, modulo the number of buckets. So weights equal those of the package
+A text is lower-cased and cut into runs of word characters and runs of other marks that are no white
+space, as NLTK's ``WordPunctTokenizer`` does. Word characters are those of Unicode (UTS 18, Annex C): NLTK
+before 3.10 took Python's own, without combining marks, which cuts Hindi words at their vowel signs. An
+n-gram is its words with a space between, and its bucket is the SHA-256 of that, as a number, modulo the
+number of buckets. So weights equal those of the package
 ``data-selection``. The hash is computed once for each different n-gram of a batch, which is what makes
 it affordable.
 """

@@ -49,11 +49,13 @@ class Verdict:
         margin: How far each row is from the threshold that decided it, ``n`` numbers in the step's own
             unit; only the size counts, not the sign. The report shows the rows with the smallest.
             None: it shows some rows at random.
+        private: The report shows no text as it was before this step: the new one, or none.
     """
 
     columns: Mapping[str, pa.Array]
     reasons: pa.Array | None = None
     margin: pa.Array | None = None
+    private: bool = False
 
 
 @runtime_checkable

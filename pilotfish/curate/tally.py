@@ -100,11 +100,20 @@ class StepTally(msgspec.Struct):
         names = reasons.dictionary.to_pylist()
         for code, number in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
             _add(self.reasons, {names[code]: int(number)})
-        self._take_examples(batch, verdict.margin, codes, names)
+        texts = batch.column(TEXT)
+        if verdict.private:
+            texts = verdict.columns.get(TEXT)
+        if texts is not None:
+            self._take_examples(batch, texts, verdict.margin, codes, names)
         self._count_columns(verdict.columns, codes < 0)
 
     def _take_examples(
-        self, batch: pa.RecordBatch, margin: pa.Array | None, codes: NDArray[Any], names: list[str]
+        self,
+        batch: pa.RecordBatch,
+        shown: pa.Array,
+        margin: pa.Array | None,
+        codes: NDArray[Any],
+        names: list[str],
     ) -> None:
         rows = batch.column(ROW).to_numpy()
         if margin is None:
@@ -123,7 +132,7 @@ class StepTally(msgspec.Struct):
             if not len(where):
                 continue
             texts = pc.utf8_slice_codeunits(
-                batch.column(TEXT).take(pa.array(where)), 0, EXAMPLE_CHARS
+                shown.take(pa.array(where)), 0, EXAMPLE_CHARS
             ).to_pylist()
             best += [
                 Example(float(distances[i]), int(rows[i]), text, margin is not None)
