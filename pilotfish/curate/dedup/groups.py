@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 Numbers = NDArray[np.uint64]
 
-SLAB = 64 << 20  # bytes of hashes that are sorted at once; the peak is about four times that
+SLAB = 32 << 20  # bytes of hashes that are sorted at once; the peak is about four times that
 PENDING = 1 << 20  # pairs
 
 
