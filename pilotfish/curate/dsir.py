@@ -15,7 +15,7 @@ The states hold 4 bytes for each n-gram, on disk. Fitting needs 60 bytes of memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pilotfish.curate.chosen import Chosen, how_many
-from pilotfish.curate.files import InputFile, find_files, plan
+from pilotfish.curate.files import find_files
 from pilotfish.curate.hashed_ngrams import hashed_ngrams
-from pilotfish.curate.reading import ReadOptions, read_piece
+from pilotfish.curate.reading import read_texts
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import ROW, TEXT, State
 from pilotfish.errors import ConfigError, InputError
@@ -131,7 +131,7 @@ class DSIR:
             InputError: It cannot be read or has no words.
         """
         counts = np.zeros(self.buckets, np.int64)
-        for texts in _texts(self.target, self.target_text):
+        for texts in read_texts(self.target, self.target_text):
             counts += np.bincount(self._hashed(texts)[0], minlength=self.buckets)
         if not counts.any():
             raise InputError(
@@ -204,9 +204,3 @@ def kl_divergence(counts: NDArray[np.int64], of: NDArray[np.int64]) -> float:
 def _buckets(state: State) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     lists = state.column("buckets")
     return np.asarray(lists.flatten()), np.asarray(lists.value_lengths())
-
-
-def _texts(files: Sequence[InputFile], text: str) -> Iterator[list[str]]:
-    for piece in plan(files):
-        for chunk in read_piece(piece, ReadOptions(text=text)):
-            yield chunk.batch.column(TEXT).to_pylist()

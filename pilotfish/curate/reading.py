@@ -7,7 +7,7 @@ that file, and is counted like a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from pilotfish.curate.blocks import Block, blocks
-from pilotfish.curate.files import InputFile, Piece, Segment, open_binary, unpacked
+from pilotfish.curate.files import InputFile, Piece, Segment, open_binary, plan, unpacked
 from pilotfish.curate.json_lines import JsonLines
 from pilotfish.curate.plain_text import parse_document, parse_lines
 from pilotfish.curate.rows import Parsed, Reject
-from pilotfish.curate.step import ROW, ROW_BITS
+from pilotfish.curate.step import ROW, ROW_BITS, TEXT
 from pilotfish.curate.tables import TableRows
 from pilotfish.errors import InputError
 
@@ -104,6 +104,17 @@ def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Chunk]:
                 read += parsed.lines
                 if options.limit is not None and read >= options.limit:
                     return
+
+
+def read_texts(files: Sequence[InputFile], text: str) -> Iterator[list[str]]:
+    """The texts of whole files, in batches; what cannot be read is left out.
+
+    Raises:
+        InputError: A file is gone.
+    """
+    for piece in plan(files):
+        for chunk in read_piece(piece, ReadOptions(text)):
+            yield chunk.batch.column(TEXT).to_pylist()
 
 
 def _position(handle: BinaryIO, segment: Segment) -> int:
