@@ -146,7 +146,8 @@ def test_a_model_serves_several_event_loops(model: Model) -> None:
         contract_rows.close(model)
     finally:
         for loop, thread in zip(loops, threads, strict=True):
-            loop.call_soon_threadsafe(loop.stop)
+            # one turn later, in which closed transports let go of their sockets
+            loop.call_soon_threadsafe(loop.call_soon, loop.stop)
             thread.join()
             loop.close()
 
