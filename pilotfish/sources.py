@@ -106,7 +106,7 @@ def _unmarked(path: Path, handle: io.BufferedReader) -> BinaryIO:
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise InputError(f"{str(path)!r} is UTF-32.", remedy=_recode(path, "UTF-32"))
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return io.BufferedReader(_Utf16(handle), 1 << 16)
+        return io.BufferedReader(Utf16(handle), 1 << 16)
     if head.startswith(codecs.BOM_UTF8):
         handle.read(len(codecs.BOM_UTF8))
     _refuse_binary(path, head)
@@ -204,7 +204,7 @@ def _refuse_binary(path: Path, head: bytes) -> None:
     )
 
 
-class _Utf16(io.RawIOBase):
+class Utf16(io.RawIOBase):
     """Recodes UTF-16 to UTF-8; what is broken becomes invalid UTF-8, so only its line is refused."""
 
     def __init__(self, source: BinaryIO) -> None:
