@@ -45,7 +45,7 @@ class Perplexity:
         by: A column, such as ``language``: each of its values has a model of its own. The target must
             have it too.
         sample: The share of rows to fit on, 0 to 1; chosen by row number. The fit keeps each different
-            n-gram, about 40 bytes, in memory.
+            n-gram in memory, at most about 180 bytes each.
         unit: ``"word"``, or ``"character"`` for scripts without spaces.
         column: The column to add.
 

@@ -6,7 +6,7 @@ counts as toxic is a matter of the labels, so they are the user's: rows with a t
 C4's list of words is a rule (step ``c4``, ``bad_words``). The file may also label anything else that
 should be dropped: spam, advertisements.
 
-Without labels of one's own there is the ready classifier of alt-profanity-check: a linear one for English,
+Without labels of one's own there is the classifier of alt-profanity-check: a linear one for English,
 fitted on 200,000 comments from Wikipedia and Twitter that people had marked.
 """
 
