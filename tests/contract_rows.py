@@ -520,11 +520,13 @@ STEPS: dict[str, Any] = {
     "quality": lambda: {"good": labelled_file(), "sample": 50},
     "toxicity": lambda: {"labels": labelled_file(), "tag": True},
     "minhash": {"words": 2, "bands": 20, "rows": 4, "tag": True},
+    "mods": {"quality": "stars", "min_quality": 1.0, "seed_rows": 20, "tag": True},
     "personal_data": {"kinds": ["email", "phone", "card"]},
     "pseudonyms": lambda: {
         "key_file": key_file(),
         "mapping": tempfile.mktemp(prefix="pilotfish-mapping-"),
     },
+    "representative": {"share": 0.3, "method": "k-center"},
     "semantic": {"max_similarity": 0.9, "cluster_size": 50},
 }
 

@@ -36,10 +36,13 @@ STEPS = Registry(
         "quality": "pilotfish.curate.quality:Quality",
         "toxicity": "pilotfish.curate.toxicity:Toxicity",
         "minhash": "pilotfish.curate.dedup.minhash:MinHash",
+        "mods": "pilotfish.curate.mods:MoDS",
         "personal_data": "pilotfish.curate.personal_data:PersonalData",
         "pseudonyms": "pilotfish.curate.pseudonyms:Pseudonyms",
+        "representative": "pilotfish.curate.representative:Representative",
         "semantic": "pilotfish.curate.dedup.semantic:Semantic",
     },
+    extras={"language": "curate"},
 )
 
 _LATE = {
