@@ -9,7 +9,8 @@ Languages: the messages of the programs that are installed here, as their gettex
 them (/usr/share/locale): the 37 languages that have most messages, 300 of each, drawn with a fixed seed,
 of 60 bytes and more. Placeholders, options and mnemonics are taken out. They are short, written by many
 hands, and hold English names of programs; other machines have other catalogues, so the numbers of tools
-can be compared with one another and not with other tables. All tools see the same texts in the same run,
+can be compared with one another and not with other tables. A tool that cannot be imported is left
+out. All tools see the same texts in the same run,
 one thread, in turns; time is that of the CPU, the best of three rounds.
 
 Toxicity: RealToxicityPrompts, labels of its packager ("Yes" from a toxicity of 0.5 up). 10,000 texts to
