@@ -36,11 +36,14 @@ def peak_megabytes() -> float:
 
 def batches(path: str) -> Iterator[pa.RecordBatch]:
     """Batches with row numbers."""
-    at = 0
-    for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=["text"], use_threads=False):
-        rows = pa.array(range(at, at + len(batch)), pa.uint64())
-        yield pa.record_batch({"row": rows, "text": batch.column(0)})
-        at += len(batch)
+    at, file = 0, pq.ParquetFile(path)
+    # Group by group: iter_batches holds more the longer the file is, which would hide what tools hold.
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, ["text"], use_threads=False).combine_chunks()
+        for batch in table.to_batches(BATCH):
+            rows = pa.array(range(at, at + len(batch)), pa.uint64())
+            yield pa.record_batch({"row": rows, "text": batch.column(0)})
+            at += len(batch)
 
 
 def shingled(text: str) -> list[str]:

@@ -41,6 +41,8 @@ class KeepRule:
     more: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.column == TEXT:
+            raise ConfigError("Got column='text', but expected a column of numbers.")
         known = (*self.more, *RULES)
         if self.keep not in known:
             raise ConfigError(f"Got keep={self.keep!r}.", remedy=f"Known: {', '.join(known)}")

@@ -73,3 +73,5 @@ def test_wrong_settings_are_told() -> None:
         Exact(keep="highest")
     with pytest.raises(ConfigError, match="no other rule has one"):
         Exact(column="stars")
+    with pytest.raises(ConfigError, match="column of numbers"):
+        Exact(keep="highest", column="text")

@@ -63,9 +63,9 @@ def test_ray_keeps_the_same_rows(corpus: Path, whole: Path, tmp_path: Path) -> N
     assert shards(tmp_path / "r") == shards(whole)
 
 
-@pytest.mark.parametrize("after", range(1, 4))
+@pytest.mark.parametrize("after", [1, 3])
 def test_a_run_that_stops_goes_on(after: int, corpus: Path, tmp_path: Path) -> None:
-    """Stopped in each pass, by a worker that dies; the fit is made again and decides the same."""
+    """Stopped in the second and in the last pass; the fit is made again and decides the same."""
     armed = tmp_path / "armed"
     steps = [*STEPS[:after], Killed(2 << 40 | 9, str(armed)), *STEPS[after:]]
     whole = tmp_path / "whole"
