@@ -7,7 +7,7 @@ PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m banking77 clinc150
 # Tests at a time, each worker a process; WORKERS=0 runs them all in this one, for a debugger. More than four
 # gain little: each worker starts a PostgreSQL server and fits what tests of one file share.
 WORKERS ?= logical
-AT_ONCE = -n $(WORKERS) --maxprocesses 4 --dist worksteal
+AT_ONCE = -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-pulled test-torch lint format docs bench

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import itertools
 import json
 import tempfile
@@ -225,10 +226,10 @@ def torch_model(folder: Path) -> Iterator[Model]:
 
 
 def write_llama(folder: Path) -> str:
-    try:
-        from tests.models import tiny_gguf, tiny_llama
-    except ImportError:
-        raise MissingExtra("The backend 'transformers'", "torch") from None
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("The backend 'transformers'", "torch")
+    from tests.models import tiny_gguf, tiny_llama
+
     return str(tiny_llama.write(folder / "tiny", tiny_gguf.random_weights()))
 
 

@@ -179,7 +179,9 @@ class LlamaModel:
         return self._worker.stream(lambda check, emit: self._write(request, check, emit))
 
     def _write(self, request: Request, check: Check, emit: Emit) -> Completion:
-        return write(self, HeldPrompt(self._cache, self.prompt_tokens, self.price), request, check, emit)
+        return write(
+            self, HeldPrompt(self._cache, self.prompt_tokens, self.price), request, check, emit
+        )
 
     async def score_labels(self, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
         """Log-probability of each label as the answer: ``[n, labels]``, float32, rows normalised.

@@ -201,10 +201,10 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(gateway: Running)
 def test_a_fault_of_ours_is_an_error_object_and_tells_nothing(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(name: str) -> None:
+    def broken(name: str) -> None:
         raise ZeroDivisionError("a secret of ours")
 
-    monkeypatch.setattr(gateway.gateway.served, "ready", broken)
+    monkeypatch.setattr(gateway.gateway.served, "model", broken)
     got = gateway.chat()
     assert (got.status_code, got.json()["error"]["code"]) == (500, "internal_error")
     assert is_error(got.json())

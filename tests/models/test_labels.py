@@ -255,7 +255,8 @@ def test_scoring_stops_when_nobody_waits() -> None:
             asyncio.ensure_future(model.complete(Request.of("red", labels=["red", "blue"])))
             for _ in range(3)
         ]
-        await asyncio.sleep(0.006)
+        while not scorer.batches:
+            await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
