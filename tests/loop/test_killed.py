@@ -268,9 +268,15 @@ def recorded(store: Store) -> int:
 def test_the_story_is_the_one_without_deaths(story: Story) -> None:
     assert [death for death, _ in story.deaths] == DEATHS
     assert len(story.gateway_deaths) >= len(DEATHS) // 2
-    assert kinds(story.store) == [*STEPS, "alarm", *STEPS]
-    numbers = [version.version for version in story.store.versions.versions(TASK)]
-    assert numbers == [1, 2]  # what was learned once was neither lost nor learned again
+    told = [*STEPS, "alarm", *STEPS]
+    events = story.store.versions.events(TASK)
+    assert [event.kind for event in events[: len(told)]] == told
+    # What was learned once was neither lost nor learned again. On a slow machine the traffic before the
+    # end may be enough for a third version.
+    versions = [event.version for event in events]
+    assert versions[:3] == [1, 1, 1]
+    assert versions[4:7] == [2, 2, 2]
+    assert set(versions[7:]) <= {3}
 
 
 def test_no_request_is_refused_and_none_that_was_answered_is_lost(story: Story) -> None:
