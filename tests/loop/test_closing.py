@@ -22,6 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
             *("--student", "tfidf-embedding-linear", "--fewest", "200", "--trial", "60"),
             *("--check-share", "0.3", "--canary", "0.5"),
         ),
+        pace=0.02,  # clients that never pause would take the learner's share of two cores
     )
 
 
