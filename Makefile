@@ -28,7 +28,7 @@ test-pulled: ## Pull small models, then run the tests that use them
 # litellm's background workers outlive their event loop, and are found dead in whichever test comes next.
 test-torch: ## Install the torch, litellm, clients and scale extras, then run the tests that need them
 	$(PYTHON) -m pip install --editable '.[test,torch,litellm,clients,scale]'
-	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2
+	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2 smollm2-135m
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
 		-k 'transformer or litellm or test_clients or test_ray' -rs \
 		-W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
