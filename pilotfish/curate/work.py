@@ -178,10 +178,10 @@ class _Nowhere:
         pass
 
     def write(self, batch: pa.RecordBatch, changed: object) -> None:
-        pass
+        """Drop the rows."""
 
     def finish(self) -> None:
-        pass
+        """Nothing was written."""
 
 
 class _Batches:
@@ -201,6 +201,7 @@ class _Batches:
             self._writer = None
 
     def write(self, batch: pa.RecordBatch, changed: object = None) -> None:
+        """Append a batch; its columns are fitted to those of the first."""
         with writing(str(self._path)):
             batch = _without_dictionaries(batch)
             if self._writer is None:
@@ -215,6 +216,7 @@ class _Batches:
         return fitted(batch, self._schema)
 
     def finish(self) -> str | None:
+        """Let the file appear; its name, or None where nothing was written."""
         if self._writer is None:
             return None
         with writing(str(self._path)):
@@ -255,12 +257,14 @@ class _Lines:
             self._handle.close()
 
     def write(self, record: FileReject) -> None:
+        """Append a record."""
         with writing(str(self._path)):
             if self._handle is None:
                 self._handle = self._draft.open("wb")
             self._handle.write(msgspec.json.encode(record) + b"\n")
 
     def finish(self) -> None:
+        """Let the file appear, where there were records."""
         if self._handle is not None:
             with writing(str(self._path)):
                 self._handle.close()

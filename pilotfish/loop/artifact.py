@@ -26,7 +26,7 @@ from pilotfish.infer.certify import Certificate
 from pilotfish.infer.decide import decide
 from pilotfish.loop.as_learned import AsLearned
 from pilotfish.loop.rows import Template
-from pilotfish.loop.small import SMALL, Files, Small
+from pilotfish.loop.small import SMALL, Files, OfStudent, Small
 from pilotfish.loop.task import Task
 from pilotfish.models.calls import closing, stream
 from pilotfish.models.load import load_encoder, load_model
@@ -37,7 +37,7 @@ from pilotfish.store.artifacts import Artifact, Card, load_artifact, save_artifa
 KIND = "offload"
 
 
-class StudentModel:
+class StudentModel(OfStudent[Student]):
     """A student as a model: it reads its input out of the rendered prompt.
 
     Args:
@@ -46,25 +46,10 @@ class StudentModel:
         name: The name its answers carry.
     """
 
-    def __init__(self, student: Student, task: Task, name: str) -> None:
-        self.student = student
-        self.task = task
-        self.name = name
-        self.template = Template(task.prompt)
-
-    @property
-    def technique(self) -> str:
-        """The name of the student."""
-        return self.student.name
-
     @classmethod
     def restore(cls, artifact: Artifact, task: Task, name: str) -> StudentModel:
         """The student of an artifact; see :meth:`pilotfish.loop.small.Small.restore`."""
         return cls(load_student(artifact, load_encoder), task, name)
-
-    def renamed(self, name: str) -> StudentModel:
-        """The same under another name."""
-        return StudentModel(self.student, self.task, name)
 
     def files(self) -> Files:
         """What to store of it."""

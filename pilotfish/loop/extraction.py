@@ -25,10 +25,9 @@ from pilotfish.loop.plan import Plan
 from pilotfish.loop.population import Population
 from pilotfish.loop.result import RaceEntry
 from pilotfish.loop.settle import settle
-from pilotfish.loop.small import Files
+from pilotfish.loop.small import Files, OfStudent
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
-from pilotfish.loop.template import Template
 from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Encoder
 from pilotfish.progress import Progress
@@ -50,7 +49,7 @@ def asks_for(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
-class ExtractionModel:
+class ExtractionModel(OfStudent[Extraction]):
     """An extraction student as a model.
 
     Args:
@@ -59,26 +58,11 @@ class ExtractionModel:
         name: The name its answers carry.
     """
 
-    def __init__(self, student: Extraction, task: Task, name: str) -> None:
-        self.student = student
-        self.task = task
-        self.name = name
-        self.template = Template(task.prompt)
-
-    @property
-    def technique(self) -> str:
-        """The name of the student."""
-        return self.student.name
-
     @classmethod
     def restore(cls, artifact: Artifact, task: Task, name: str) -> ExtractionModel:
         """The student of an artifact; see :meth:`pilotfish.loop.small.Small.restore`."""
         card, arrays = artifact.json("student"), artifact.tensors("student")
         return cls(Extraction.restore(card, arrays, load_encoder), task, name)
-
-    def renamed(self, name: str) -> ExtractionModel:
-        """The same under another name."""
-        return ExtractionModel(self.student, self.task, name)
 
     def files(self) -> Files:
         """What to store of it."""

@@ -8,7 +8,7 @@ that answers and can be restored from an artifact, and a function that makes and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,43 @@ class Small(Protocol):
             ArtifactError: A part is missing, damaged or of another format.
         """
         ...
+
+
+class Named(Protocol):
+    """What a student is, whatever it learns."""
+
+    @property
+    def name(self) -> str:
+        """How it answers."""
+        ...
+
+
+S = TypeVar("S", bound=Named)
+
+
+class OfStudent(Generic[S]):
+    """What all models made of a student share.
+
+    Args:
+        student: What was learned.
+        task: What it answers.
+        name: The name its answers carry.
+    """
+
+    def __init__(self, student: S, task: Task, name: str) -> None:
+        self.student = student
+        self.task = task
+        self.name = name
+        self.template = Template(task.prompt)
+
+    @property
+    def technique(self) -> str:
+        """The name of the student."""
+        return self.student.name
+
+    def renamed(self, name: str) -> Self:
+        """The same under another name."""
+        return type(self)(self.student, self.task, name)
 
 
 @runtime_checkable
