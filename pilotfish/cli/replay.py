@@ -20,7 +20,16 @@ from pilotfish.cli.dials import (
     cell,
     dials_from,
 )
-from pilotfish.errors import InputError
+from pilotfish.cli.outcomes import (
+    AnswerTokens,
+    Column,
+    Encoder,
+    Models,
+    Price,
+    Prompt,
+    Source,
+    recorded_in,
+)
 
 if TYPE_CHECKING:
     from pilotfish.infer.outcomes import Outcomes
@@ -43,13 +52,7 @@ _SHOWN = (
 
 
 def replay(
-    outcomes: Annotated[
-        str,
-        typer.Argument(
-            help="Recorded outcomes (.parquet, .jsonl, .csv), or the URL of the gateway's store "
-            "(sqlite:///...)."
-        ),
-    ],
+    outcomes: Source,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,31 +69,17 @@ def replay(
     agree_on: AgreeOn = "quality",
     pattern: Pattern = "",
     large: Large = "",
-    models: Annotated[str, typer.Option(help="Models to use, comma-separated.")] = "",
-    prompt: Annotated[str, typer.Option(help="Column of the question.")] = "",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="KIND=PATTERN for files with other names, e.g. 'quality={}'; {} is the model."
-        ),
-    ] = None,
-    price: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="MODEL=INPUT,OUTPUT: dollars per million tokens, for files without costs."
-        ),
-    ] = None,
-    answer_tokens: Annotated[
-        float, typer.Option(help="With --price: tokens of an answer without text. 0: unknown.")
-    ] = 0.0,
+    models: Models = "",
+    prompt: Prompt = "",
+    column: Column = None,
+    price: Price = None,
+    answer_tokens: AnswerTokens = 0.0,
     fit: Annotated[
         float, typer.Option(help="Share (below 1) or number of the questions to fit on.")
     ] = 0.5,
     seeds: Annotated[int, typer.Option(help="Splits; the same for all policies.")] = 3,
     samples: Annotated[int, typer.Option(help="Bootstrap draws for the 95% intervals.")] = 200,
-    encoder: Annotated[
-        str, typer.Option(help="Encoder of predictors that embed; several with + between.")
-    ] = "static",
+    encoder: Encoder = "static",
     plot: Annotated[
         Path | None, typer.Option(help="Where the curves go (.svg, .png or .pdf).")
     ] = None,
@@ -127,73 +116,6 @@ def replay(
         typer.echo(json.dumps([_row(score) for score in scores]))
         return
     _print(scores, recorded, seeds)
-
-
-def is_store(source: str) -> bool:
-    """Whether outcomes are to be read from the gateway's store."""
-    return "://" in source
-
-
-def recorded_in(source: str, models: str, *options: Any) -> Outcomes:
-    """Outcomes of a file, or of the gateway's store in the order in which they came."""
-    if not is_store(source):
-        return read(Path(source), models, *options)
-    from pilotfish.infer.stored_outcomes import read_stored_outcomes
-    from pilotfish.store import open_store
-
-    store = open_store(source)
-    try:
-        found = read_stored_outcomes(store)[0]
-    finally:
-        store.close()
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    return found.select(names) if names else found
-
-
-def read(
-    path: Path,
-    models: str,
-    prompt: str,
-    column: list[str] | None,
-    price: list[str] | None,
-    answer_tokens: float,
-) -> Outcomes:
-    """Outcomes as the options say."""
-    from pilotfish.infer.outcome_files import read_outcomes
-
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    columns = dict(_pair(text, "--column KIND=PATTERN") for text in column or ())
-    recorded = read_outcomes(path, models=names, prompt=prompt, columns=columns or None)
-    if price:
-        from math import nan
-
-        prices = dict(_price(text) for text in price)
-        recorded = recorded.priced(prices, answer_tokens=answer_tokens or nan)
-    return recorded
-
-
-def _pair(text: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise InputError(f"Got {text!r}, but expected {form}.")
-    return name, value
-
-
-def _price(text: str) -> tuple[str, Any]:
-    from pilotfish.config import Price
-
-    name, equals, value = text.rpartition("=")
-    rates = value.split(",")
-    try:
-        asked, said = (float(rate) for rate in (rates * 2)[:2])
-    except ValueError:
-        equals = ""
-    if not equals or not name or len(rates) > 2 or min(asked, said) < 0:
-        raise InputError(
-            f"Got --price {text!r}, but expected MODEL=INPUT,OUTPUT.",
-            remedy="For example: --price gpt-4.1-mini=0.4,1.6",
-        )
-    return name, Price(asked, said)
 
 
 def _row(score: Score) -> dict[str, Any]:

@@ -22,6 +22,17 @@ from pilotfish.cli.dials import (
     cell,
     dials_from,
 )
+from pilotfish.cli.outcomes import (
+    AnswerTokens,
+    Column,
+    Encoder,
+    Models,
+    Price,
+    Prompt,
+    Source,
+    is_store,
+    recorded_in,
+)
 from pilotfish.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,26 +46,13 @@ route = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Source = Annotated[
-    str,
-    typer.Argument(help="A file of outcomes, or the URL of the gateway's store (sqlite:///...)."),
-]
-_Models = Annotated[str, typer.Option(help="Models to use, comma-separated.")]
-_Prompt = Annotated[str, typer.Option(help="Column of the question.")]
-_Column = Annotated[
-    list[str] | None, typer.Option(help="KIND=PATTERN for files with other names; {} is the model.")
-]
-_Price = Annotated[
-    list[str] | None, typer.Option(help="MODEL=INPUT,OUTPUT: dollars per million tokens.")
-]
-_Tokens = Annotated[float, typer.Option(help="With --price: tokens of an answer without text.")]
 _Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @route.command()
 def fit(
-    outcomes: _Source,
+    outcomes: Source,
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     policy: Annotated[
         str,
@@ -85,14 +83,12 @@ def fit(
     hint: Annotated[
         bool, typer.Option(help="With --narrow: it is told their probabilities as well.")
     ] = False,
-    models: _Models = "",
-    prompt: _Prompt = "",
-    column: _Column = None,
-    price: _Price = None,
-    answer_tokens: _Tokens = 0.0,
-    encoder: Annotated[
-        str, typer.Option(help="Encoder of predictors that embed; several with + between.")
-    ] = "static",
+    models: Models = "",
+    prompt: Prompt = "",
+    column: Column = None,
+    price: Price = None,
+    answer_tokens: AnswerTokens = 0.0,
+    encoder: Encoder = "static",
     seed: _Seed = 0,
     as_json: _Json = False,
 ) -> None:
@@ -129,7 +125,7 @@ def fit(
 @route.command()
 def tune(
     artifact: Annotated[Path, typer.Argument(help="Folder that `pilotfish route fit` made.")],
-    outcomes: _Source,
+    outcomes: Source,
     max_cost: MaxCost = None,
     strong_share: StrongShare = None,
     min_quality: MinQuality = None,
@@ -137,11 +133,11 @@ def tune(
     agree: Agree = None,
     agree_on: AgreeOn = "quality",
     pattern: Pattern = "",
-    models: _Models = "",
-    prompt: _Prompt = "",
-    column: _Column = None,
-    price: _Price = None,
-    answer_tokens: _Tokens = 0.0,
+    models: Models = "",
+    prompt: Prompt = "",
+    column: Column = None,
+    price: Price = None,
+    answer_tokens: AnswerTokens = 0.0,
     seed: _Seed = 0,
     as_json: _Json = False,
 ) -> None:
@@ -165,8 +161,6 @@ def tune(
 
 def _shown(source: str) -> str:
     """Without the password of a URL."""
-    from pilotfish.cli.replay import is_store
-
     if not is_store(source):
         return source
     import sqlalchemy as sa
@@ -176,7 +170,6 @@ def _shown(source: str) -> str:
 
 def _parts(source: str, sizes: tuple[float, ...], seed: int, *options: Any) -> list[Outcomes]:
     """A store by time, the oldest first; a file at random."""
-    from pilotfish.cli.replay import is_store, recorded_in
     from pilotfish.infer.replay import shares
 
     if not all(0 < size < 1 for size in sizes):
