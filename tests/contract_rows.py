@@ -548,5 +548,5 @@ TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.loop.small.SMALL": dict.fromkeys(
         ["label", "labels", "rating", "extraction", "text"]
     ),
-    "pilotfish.loop.small.CERTIFY": dict.fromkeys(["label", "labels", "rating", "extraction"]),
+    "pilotfish.loop.small.CANDIDATES": dict.fromkeys(["label", "labels", "rating", "extraction"]),
 }

@@ -1,4 +1,4 @@
-"""Extraction tasks: a student that answers objects of one schema, made, certified and restored.
+"""Extraction tasks: a student that answers objects of one schema, learned and restored.
 
 What is different from labels is only how answers are made and compared: an object counts as right when
 every field is what the large model would have said. The rest of the loop is the same.
@@ -6,8 +6,7 @@ every field is what the large model would have said. The rest of the loop is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -16,15 +15,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pilotfish.distill.calibrate import expected_calibration_error
-from pilotfish.distill.extraction import NAME, CrossFitted, Extraction, Objects, fit_extraction
+from pilotfish.distill.extraction import NAME, Extraction, Objects, fit_extraction
 from pilotfish.distill.objects import asked_schema, is_schema
 from pilotfish.errors import InputError
-from pilotfish.loop.certified import CertifiedStudent, answer_all
-from pilotfish.loop.estimate import disagreement_curve, servable
+from pilotfish.loop.certified import Candidate
+from pilotfish.loop.estimate import servable
 from pilotfish.loop.plan import Plan
 from pilotfish.loop.population import Population
+from pilotfish.loop.race import speed
 from pilotfish.loop.result import RaceEntry
-from pilotfish.loop.settle import settle
 from pilotfish.loop.small import Files, OfStudent
 from pilotfish.loop.task import Task
 from pilotfish.loop.teacher import Teacher
@@ -38,7 +37,6 @@ Scores = NDArray[np.float32]
 
 NOT_MINE = -1.0  # below any threshold
 OWN_SCHEMA = 0.9  # share of the requests that must ask for one schema, for it to be the task's
-TIMED = 200  # inputs of which the speed is measured
 
 
 def asks_for(schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def objects_from(
     return population.inputs.take(parsed), objects, population.train_weights[parsed]
 
 
-def certify_extraction(
+def learn_fields(
     plan: Plan,
     task: Task,
     population: Population,
@@ -126,82 +124,42 @@ def certify_extraction(
     ids: list[int],
     *,
     name: str,
-    horizon: int,
-    affordable: Callable[[], int],
-    timed: Callable[[str], AbstractContextManager[None]],
     progress: Progress,
-) -> CertifiedStudent:
-    """Fit the student on the answers of ``ids``, and certify it on calibration rows.
+) -> Candidate:
+    """Fit the student, field by field, on the answers of ``ids``.
 
-    Arguments as of :func:`pilotfish.loop.certified.certify_student`.
+    Arguments as of :func:`pilotfish.loop.certified.race_students`.
 
     Raises:
         InputError: A field cannot be learned; the message says which and why.
     """
-    with timed("race"):
-        inputs, objects, weights = objects_from(population, teacher, ids)
-        asked = schema_asked([teacher.requests(i) for i in ids])
-        began = perf_counter()
-        # Small matrices: more threads make these fits slower.
-        with progress.stage("Learning each field", None), threadpool_limits(limits=1):
-            fitted = fit_extraction(
-                inputs, objects, weights=weights, encoder=encoder, asked=asked, seed=plan.seed
-            )
-        target = plan.agreement
-        share = servable(fitted.scores, fitted.agreed, weights, target=target.target, on=target.on)
-        small = ExtractionModel(fitted.student, task, name)
-        entry = _entry(fitted, weights, share, perf_counter() - began, inputs)
-        answers, scores = answer_all(small, population, progress)
-    with timed("certify"):
-        settled = settle(
-            population,
-            task,
-            teacher,
-            small=answers,
-            scores=scores,
-            constraints=plan.constraints,
-            delta=plan.delta,
-            expected=disagreement_curve(fitted.scores, fitted.agreed, weights),
-            horizon=horizon,
-            affordable=affordable(),
-            servable=share,
-            fewest=plan.fewest_rows,
-            seed=plan.seed,
-            progress=progress,
-        )
-    return CertifiedStudent(small, [entry], answers, scores, settled)
-
-
-def _entry(
-    fitted: CrossFitted,
-    weights: NDArray[np.float64],
-    share: float,
-    seconds: float,
-    inputs: Inputs,
-) -> RaceEntry:
-    """The student's line in the report."""
-    some = inputs.take(range(min(len(inputs), TIMED)))
+    inputs, objects, weights = objects_from(population, teacher, ids)
+    asked = schema_asked([teacher.requests(i) for i in ids])
     began = perf_counter()
-    fitted.student.predict(some)
-    batch = perf_counter() - began
-    single = []
-    for text in some.texts[:20]:
-        began = perf_counter()
-        fitted.student.predict([text])
-        single.append(perf_counter() - began)
-    right = np.clip(fitted.scores, 1e-7, 1 - 1e-7)
-    loss = -np.log(np.where(fitted.agreed, right, 1 - right))
-    return RaceEntry(
+    # Small matrices: more threads make these fits slower.
+    with progress.stage("Learning each field", None), threadpool_limits(limits=1):
+        fitted = fit_extraction(
+            inputs, objects, weights=weights, encoder=encoder, asked=asked, seed=plan.seed
+        )
+    seconds = perf_counter() - began
+    scores, agreed = fitted.scores, fitted.agreed
+    target = plan.agreement
+    share = servable(scores, agreed, weights, target=target.target, on=target.on)
+    right = np.clip(scores, 1e-7, 1 - 1e-7)
+    per_second, p50_ms = speed(fitted.student.predict, inputs)
+    entry = RaceEntry(
         student=NAME,
-        agreement=float(np.average(fitted.agreed, weights=weights)),
+        agreement=float(np.average(agreed, weights=weights)),
         coverage=share,
-        log_loss=float(loss.mean()),
-        ece=expected_calibration_error(fitted.scores, fitted.agreed),
+        log_loss=float(-np.log(np.where(agreed, right, 1 - right)).mean()),
+        ece=expected_calibration_error(scores, agreed),
         fit_seconds=seconds,
-        per_second=len(some) / batch,
-        p50_ms=float(np.median(single) * 1e3),
+        per_second=per_second,
+        p50_ms=p50_ms,
         chosen=True,
     )
+    small = ExtractionModel(fitted.student, task, name)
+    return Candidate(small, [entry], scores, agreed, weights, share)
 
 
 def try_extraction(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,10 @@ from pilotfish.config import Config
 from pilotfish.errors import ArtifactError, InputError
 from pilotfish.loop.account import Facts, result_of
 from pilotfish.loop.artifact import OffloadedModel, pack
-from pilotfish.loop.certified import CertifiedStudent, answer_all
+from pilotfish.loop.certified import CertifiedStudent, answer_all, certify_small
 from pilotfish.loop.lessons import Definition, Lessons, Parsed
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, constraints
 from pilotfish.loop.report import render_report
-from pilotfish.loop.small import CERTIFY
 from pilotfish.loop.teach import EVEN_BATCH, FIRST_BATCH, teach, teach_evenly
 from pilotfish.loop.teacher import Budget, Teacher
 from pilotfish.models.cached import CachedModel
@@ -259,8 +258,7 @@ class _Learning:
                 )
                 answered = list(dict.fromkeys([*answered, *more]))
         trained = teacher.bought
-        certify: Callable[..., CertifiedStudent] = CERTIFY.load(known.task.kind)
-        done = certify(
+        done = certify_small(
             plan,
             known.task,
             population,

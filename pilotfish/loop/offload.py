@@ -21,7 +21,7 @@ from pilotfish.config import Config, load_config
 from pilotfish.infer.certify import Certificate
 from pilotfish.loop.account import Facts, result_of
 from pilotfish.loop.artifact import pack
-from pilotfish.loop.certified import certify_student
+from pilotfish.loop.certified import certify_small
 from pilotfish.loop.discover import discover
 from pilotfish.loop.plan import MOST_ANSWERS, Plan, plan_of, prepare
 from pilotfish.loop.population import Population
@@ -246,7 +246,7 @@ class _Job:
                 progress=watch,
             )
         trained = len(teacher.answers)
-        done = certify_student(
+        done = certify_small(
             plan,
             task,
             population,

@@ -8,7 +8,7 @@ ones are told apart by log loss. The race uses training rows only, so it costs n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,15 +152,15 @@ def too_slow(name: str, learnt: Learnt, encoder: Encoder) -> str:
     )
 
 
-def speed(student: Student, inputs: Inputs) -> tuple[float, float]:
+def speed(answer: Callable[[Inputs], object], inputs: Inputs) -> tuple[float, float]:
     """Inputs per second in a batch, and the median milliseconds of one at a time."""
     batch = inputs.take(np.arange(SPEED_SAMPLE) % len(inputs))
     first = batch.take(range(FIRST_SAMPLE))
-    student.predict_proba(first)
+    answer(first)
     rate = 0.0
     for timed in (first, batch):
         started = time.perf_counter()
-        student.predict_proba(timed)
+        answer(timed)
         seconds = time.perf_counter() - started
         rate = len(timed) / seconds
         if seconds > SLOW:
@@ -169,7 +169,7 @@ def speed(student: Student, inputs: Inputs) -> tuple[float, float]:
     for i in range(SINGLE_SAMPLE):
         one = batch.take([i])
         started = time.perf_counter()
-        student.predict_proba(one)
+        answer(one)
         single.append(time.perf_counter() - started)
     return rate, float(np.median(single) * 1e3)
 
@@ -204,6 +204,6 @@ def race(
     lines = [
         replace(o.entry, per_second=rate, p50_ms=single, chosen=o is best)
         for o in outcomes
-        for rate, single in [speed(o.student, learnt.inputs)]
+        for rate, single in [speed(o.student.predict_proba, learnt.inputs)]
     ]
     return best, lines + [entry for entry in entries if entry.note]

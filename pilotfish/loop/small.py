@@ -1,8 +1,8 @@
-"""What can answer a task small, by the kind of the task, and how it is made.
+"""What can answer a task small, by the kind of the task, and how it is learned.
 
 Everything after it (certificate, artifact, shadow, canary, watch) is the same for all kinds: it needs
 answers with scores, and answers that can be compared. So a kind of task is learned by two lines: a class
-that answers and can be restored from an artifact, and a function that makes and certifies one.
+that answers and can be restored from an artifact, and a function that learns one.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ SMALL = Registry(
 )
 """Kind of a task to the class that answers it."""
 
-CERTIFY = Registry(
+CANDIDATES = Registry(
     "kind of task",
     {
-        "label": "pilotfish.loop.certified:certify_student",
-        "labels": "pilotfish.loop.certified:certify_student",
-        "rating": "pilotfish.loop.certified:certify_student",
-        "extraction": "pilotfish.loop.extraction:certify_extraction",
+        "label": "pilotfish.loop.certified:race_students",
+        "labels": "pilotfish.loop.certified:race_students",
+        "rating": "pilotfish.loop.certified:race_students",
+        "extraction": "pilotfish.loop.extraction:learn_fields",
     },
 )
-"""Kind of a task to what makes and certifies a small model for it; all take the arguments of
-:func:`pilotfish.loop.certified.certify_student`."""
+"""Kind of a task to what learns a small model for it; all take the arguments of
+:func:`pilotfish.loop.certified.race_students`."""
