@@ -21,6 +21,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Tokens = NDArray[np.int64]
 
+_FIRST_LOOK = 256  # likeliest tokens that are sorted for a nucleus, before more are
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -95,19 +97,56 @@ class Sampler:
 
     def draw(self, tokens: Tokens, p: Doubles) -> int:
         """One of ``tokens``, by the probabilities ``p``, with this sampler's randomness."""
-        return int(self._random.choice(tokens, p=p))
+        below = np.cumsum(p)
+        return int(tokens[np.searchsorted(below, self._random.random() * below[-1], side="right")])
 
     def distribution(self, logits: Floats) -> tuple[Tokens, Doubles]:
-        """The tokens that may be drawn, likeliest first, and their probabilities, float64, sum 1."""
+        """The tokens that may be drawn, and their probabilities, float64, sum 1.
+
+        Nothing is sorted but what may be drawn: sorting a vocabulary of 150,000 takes as long as a small
+        model's own step.
+        """
         if self.temperature == 0.0:
             return np.array([logits.argmax()]), np.ones(1)
-        kept = np.argsort(-logits, kind="stable")[: self.top_k or None]
-        p = np.exp(log_softmax(logits[kept])).astype(np.float64)
-        # The token that crosses top_p is kept, so at least one always is.
-        size = int(np.searchsorted(np.cumsum(p), self.top_p)) + 1 if self.top_p < 1 else len(p)
-        size = min(size, int((p >= self.min_p * p[0]).sum()))
-        p = np.exp(log_softmax(logits[kept[:size]] / np.float32(self.temperature)))
-        return kept[:size], p.astype(np.float64) / p.sum(dtype=float)
+        kept = self._kept(logits)
+        some = logits if len(kept) == len(logits) else logits[kept]
+        p = np.exp((some - some.max()) / np.float32(self.temperature)).astype(np.float64)
+        return kept, p / p.sum()
+
+    def _kept(self, logits: Floats) -> Tokens:
+        """Tokens left by top-k, nucleus and min-p; likeliest first where one of the first two is on."""
+        kept = np.arange(len(logits))
+        if self.top_k and self.top_k < len(logits):
+            kept = _likeliest(logits, self.top_k)
+        if self.top_p < 1:
+            kept = self._nucleus(logits, kept)
+        if self.min_p:
+            some = logits[kept]
+            kept = kept[some >= some.max() + np.float32(np.log(self.min_p))]
+        return kept
+
+    def _nucleus(self, logits: Floats, kept: Tokens) -> Tokens:
+        """The fewest tokens whose probabilities reach top_p; the one that crosses it is kept."""
+        some = logits[kept]
+        top = some.max()
+        whole = np.exp(some - top).sum(dtype=np.float64)
+        size = _FIRST_LOOK
+        while True:
+            best = kept[_likeliest(some, size)]
+            reached = np.cumsum(np.exp(logits[best] - top, dtype=np.float64)) / whole
+            if reached[-1] >= self.top_p or len(best) == len(kept):
+                return best[: int(np.searchsorted(reached, self.top_p)) + 1]
+            size *= 8
+
+
+def _likeliest(logits: Floats, size: int) -> Tokens:
+    """The ``size`` largest of ``[n]`` logits, largest first; of equal ones the first."""
+    if size < len(logits):
+        least = np.partition(logits, len(logits) - size)[len(logits) - size]
+        few = np.flatnonzero(logits >= least)
+    else:
+        few = np.arange(len(logits))
+    return few[np.argsort(-logits[few], kind="stable")][:size]
 
 
 def number(params: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
