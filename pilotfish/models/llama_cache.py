@@ -145,6 +145,36 @@ class Cache:
             self.context.share(session.sequence, sequence)
             return self._open(sequence, list(session.tokens))
 
+    def feed_all(
+        self,
+        sessions: Sequence[LlamaSession],
+        tokens: Sequence[Sequence[int]],
+        last: int | None,
+    ) -> list[Floats]:
+        """Append to each session its tokens, in batches over all of them; all or none."""
+        with self.lock:
+            self._sweep()
+            plan: list[tuple[int, int, tuple[int, ...], bool]] = []
+            for session, new in zip(sessions, tokens, strict=True):
+                start, first = len(session.tokens), 0 if last is None else len(new) - last
+                places = range(start, start + len(new))
+                flags = [i >= first for i in range(len(new))]
+                plan += zip(new, places, [(session.sequence,)] * len(new), flags, strict=True)
+            size, rows = self.context.batch, [self.context.no_rows]
+            try:
+                for at in range(0, len(plan), size):
+                    rows.append(self.context.decode(*zip(*plan[at : at + size], strict=True)))
+            except BaseException:  # interrupted, too: see hold_prompt
+                for session in sessions:
+                    self.context.forget(session.sequence, len(session.tokens))
+                raise
+            for session, new in zip(sessions, tokens, strict=True):
+                session._tokens.extend(new)
+        together = rows[1] if len(rows) == 2 else np.concatenate(rows)
+        counts = [len(new) if last is None else min(last, len(new)) for new in tokens]
+        ends = np.cumsum(counts)
+        return [together[end - n : end] for n, end in zip(counts, ends.tolist(), strict=True)]
+
 
 class LlamaSession:
     """One sequence of tokens with its cache; see :class:`pilotfish.models.protocols.Session`.
@@ -168,24 +198,7 @@ class LlamaSession:
         Raises:
             RequestRefused: The context is full; the session is as it was before.
         """
-        cache, start = self._cache, len(self._tokens)
-        size = cache.context.batch
-        first = 0 if last is None else len(tokens) - last
-        rows = []
-        with cache.lock:
-            cache.free_sequences  # noqa: B018  sweeps what dead sessions left
-            try:
-                for at in range(0, len(tokens), size):
-                    part = list(tokens[at : at + size])
-                    positions = range(start + at, start + at + len(part))
-                    where = [(self.sequence,)] * len(part)
-                    wanted = [at + i >= first for i in range(len(part))]
-                    rows.append(cache.context.decode(part, positions, where, wanted))
-            except BaseException:  # interrupted, too: see hold_prompt
-                cache.context.forget(self.sequence, start)
-                raise
-            self._tokens.extend(tokens)
-        return np.concatenate(rows) if rows else cache.context.no_rows
+        return self._cache.feed_all([self], [tokens], last)[0]
 
     @property
     def room(self) -> int:

@@ -26,6 +26,7 @@ import numpy as np
 from pilotfish.config import Config, Price
 from pilotfish.errors import RequestRefused
 from pilotfish.models import chat_template, llama_labels
+from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
 from pilotfish.models.llama_cache import Cache, HeldPrompt, LlamaSession
 from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
@@ -144,6 +145,17 @@ class LlamaModel:
     def session(self) -> LlamaSession:
         """Start an empty sequence; all sessions share the context's cells."""
         return self._cache.session()
+
+    def feed_all(
+        self,
+        sessions: Sequence[LlamaSession],
+        tokens: Sequence[Sequence[int]],
+        *,
+        last: int | None = None,
+    ) -> list[Floats]:
+        """Feed several of this model's sessions in one batch; see :class:`BatchedTokenModel`."""
+        distinct(sessions)
+        return self._cache.feed_all(sessions, tokens, last)
 
     def prompt_tokens(self, request: Request) -> list[int]:
         """The request as the model reads it, up to where its answer begins."""

@@ -1,4 +1,4 @@
-"""What a model is: five protocols of one or two methods each.
+"""What a model is: protocols of one or two methods each.
 
 Whatever answers is a model, and collaboration is composition: a cascade, a router or a cache takes
 models and is a model. Backends and composites need not inherit from anything here.
@@ -11,7 +11,7 @@ synchronous NumPy functions.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,35 @@ class TokenModel(Protocol):
 
     def session(self) -> Session:
         """Start an empty sequence."""
+        ...
+
+
+@runtime_checkable
+class BatchedTokenModel(TokenModel, Protocol):
+    """A token model whose sessions can be fed several at once, for about the price of one."""
+
+    def feed_all(
+        self,
+        sessions: Sequence[Any],
+        tokens: Sequence[Sequence[int]],
+        *,
+        last: int | None = None,
+    ) -> list[Floats]:
+        """Append to each of some sessions its tokens, of any number; as feeding them one by one.
+
+        :func:`pilotfish.models.batching.feed_all` does it with any token model.
+
+        Args:
+            sessions: Of this model, each of them once.
+            tokens: For each session what comes next.
+            last: Return the rows of so many tokens at the end of each only.
+
+        Returns:
+            For each session its rows ``[n, vocab]``, equal to those of ``feed`` up to rounding.
+
+        Raises:
+            RequestRefused: They do not fit, and no session has changed; or one is given twice.
+        """
         ...
 
 

@@ -8,7 +8,6 @@ weights are dequantised. Nothing is downloaded and no code from a folder is run.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +21,13 @@ from transformers.utils import logging
 from pilotfish.config import Config, Price
 from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models import chat_template
+from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
 from pilotfish.models.held import Held, HeldSource
+from pilotfish.models.logit_lens import layer_logits
 from pilotfish.models.protocols import Floats, Grammar
 from pilotfish.models.settings import read_settings
+from pilotfish.models.torch_cache import TransformersSession, feed_all
 from pilotfish.models.worker import Check, Emit, Worker
 from pilotfish.records import Chunk, Completion, Request
 
@@ -162,6 +164,21 @@ class TransformersModel:
         """Start an empty sequence, with a cache of its own."""
         return TransformersSession(self, [], DynamicCache())
 
+    def feed_all(
+        self,
+        sessions: Sequence[TransformersSession],
+        tokens: Sequence[Sequence[int]],
+        *,
+        last: int | None = None,
+    ) -> list[Floats]:
+        """Feed several of this model's sessions in one pass; see :class:`BatchedTokenModel`."""
+        distinct(sessions)
+        return feed_all(self, sessions, tokens, last)
+
+    def layer_logits(self, tokens: Sequence[int], of: Sequence[int], *, last: int = 1) -> Floats:
+        """What every layer would say; see :func:`pilotfish.models.logit_lens.layer_logits`."""
+        return layer_logits(self, tokens, of, last)
+
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
 
@@ -177,79 +194,6 @@ class TransformersModel:
     def _write(self, request: Request, check: Check, emit: Emit) -> Completion:
         self._held = self._held or Held(self)
         return write(self, HeldSource(self._held), request, check, emit)
-
-
-class TransformersSession:
-    """One sequence of tokens; see :class:`pilotfish.models.protocols.Session`."""
-
-    def __init__(self, model: TransformersModel, tokens: list[int], cache: DynamicCache) -> None:
-        self._model = model
-        self._tokens = tokens
-        self._cache = cache
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """The tokens fed so far."""
-        return self._tokens
-
-    @property
-    def room(self) -> int:
-        """How many further tokens fit the context."""
-        return self._model.context - len(self._tokens)
-
-    def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
-        """Append tokens; raw logits after each of them, or of the ``last``, ``[n, vocab]``, float32.
-
-        Raises:
-            RequestRefused: They do not fit; the session is as it was before.
-        """
-        model, start = self._model, len(self._tokens)
-        if len(tokens) > self.room:
-            raise RequestRefused(
-                f"The context of {model.context} tokens is full.",
-                remedy="Shorten the input, or set a longer context.",
-            )
-        wanted = len(tokens) if last is None else last
-        if not len(tokens):
-            return np.zeros((0, model.vocab), np.float32)
-        try:
-            with torch.inference_mode():
-                out = model.network(
-                    input_ids=torch.tensor([list(tokens)], device=model.device),
-                    past_key_values=self._cache,
-                    use_cache=True,
-                    logits_to_keep=max(wanted, 1),
-                )
-                rows = out.logits[0].float().cpu().numpy()
-        except BaseException:  # interrupted, too: the cache and the tokens must tell the same
-            self._crop(start)
-            raise
-        self._tokens.extend(int(token) for token in tokens)
-        return np.asarray(rows[len(rows) - wanted :], np.float32)
-
-    def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens.
-
-        Raises:
-            RequestRefused: There are fewer.
-        """
-        if not 0 <= length <= len(self._tokens):
-            raise RequestRefused(
-                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
-            )
-        self._crop(length)
-        del self._tokens[length:]
-
-    def fork(self) -> TransformersSession:
-        """A second session with the same past; the cache is copied."""
-        return TransformersSession(self._model, list(self._tokens), copy.deepcopy(self._cache))
-
-    def _crop(self, length: int) -> None:
-        extra = self._cache.get_seq_length() - length
-        if not length:
-            self._cache = DynamicCache()
-        elif extra > 0:
-            self._cache.crop(-extra)
 
 
 @contextlib.contextmanager

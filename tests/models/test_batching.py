@@ -1,0 +1,127 @@
+"""Several sessions in one call, on both backends: the oracle is feeding them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotfish.config import Config
+from pilotfish.errors import RequestRefused
+from pilotfish.models.batching import feed_all
+from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
+from pilotfish.models.load import load_model
+from pilotfish.models.protocols import BatchedTokenModel
+from pilotfish.reason.rules import contrast
+from pilotfish.reason.steered import Steered
+from tests.models import tiny_gguf
+
+WEIGHTS = tiny_gguf.random_weights(0)
+ATOL = {"llama.cpp": 0.03, "transformers": 1e-4}  # llama.cpp keeps keys and values in float16
+BACKENDS: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module", params=ATOL)
+def backend(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    if request.param == "llama.cpp":
+        path = tiny_gguf.write(folder / "tiny.gguf", WEIGHTS)
+        model: Any = LlamaModel(path, LlamaSettings(threads=1))
+    else:
+        pytest.importorskip("torch", reason='needs torch: pip install "pilotfish[torch]"')
+        from tests.models import tiny_llama
+
+        path = tiny_llama.write(folder / "tiny", WEIGHTS)
+        model = load_model(f"transformers:{path}", Config(), threads=1)
+    BACKENDS[request.param] = model
+    yield request.param
+    BACKENDS.pop(request.param).close()
+
+
+some_tokens = st.lists(st.integers(3, 250), max_size=12)
+
+
+@given(st.lists(st.tuples(some_tokens, some_tokens), min_size=1, max_size=6), st.integers(0, 5))
+def test_feeding_together_equals_feeding_one_by_one(
+    backend: str, rows: list[tuple[list[int], list[int]]], last: int
+) -> None:
+    """Pasts and additions of any length, none included; once more afterwards, from what was kept."""
+    model = BACKENDS[backend]
+    assert isinstance(model, BatchedTokenModel)
+    pasts, news = ([list(row[i]) for row in rows] for i in range(2))
+    alone, together = ([model.session() for _ in rows] for _ in range(2))
+    for sessions in (alone, together):
+        for session, past in zip(sessions, pasts, strict=True):
+            session.feed(past, last=0)
+    for step in (news, news[::-1]):
+        for want in (None, last):
+            expected = [s.feed(new, last=want) for s, new in zip(alone, step, strict=True)]
+            got = feed_all(model, together, step, last=want)
+            for one, other in zip(got, expected, strict=True):
+                assert one.shape == other.shape
+                np.testing.assert_allclose(one, other, atol=ATOL[backend])
+    assert [list(s.tokens) for s in together] == [list(s.tokens) for s in alone]
+
+
+def test_more_than_one_call_holds(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BACKENDS[backend]
+    if backend == "llama.cpp":
+        monkeypatch.setattr(model._cache.context, "batch", 7)
+    else:
+        monkeypatch.setattr("pilotfish.models.torch_cache._AT_ONCE", 24)
+    rng = np.random.default_rng(0)
+    news = [rng.integers(3, 250, size=n).tolist() for n in (3, 11, 0, 30, 8, 8)]
+    got = feed_all(model, [model.session() for _ in news], news)
+    for rows, new in zip(got, news, strict=True):
+        np.testing.assert_allclose(rows, model.session().feed(new), atol=ATOL[backend])
+
+
+def test_forks_of_one_past_go_their_ways(backend: str) -> None:
+    model = BACKENDS[backend]
+    past, ways = model.tokenize("the cab is "), [model.tokenize(t) for t in ("here", "a", "there")]
+    session = model.session()
+    session.feed(past)
+    forks = [session.fork() for _ in ways]
+    for rows, way in zip(feed_all(model, forks, ways), ways, strict=True):
+        expected = model.session().feed([*past, *way])[len(past) :]
+        np.testing.assert_allclose(rows, expected, atol=ATOL[backend])
+    forks[1].rewind(3)
+    again = feed_all(model, [session, forks[1]], [ways[2], past[3:]], last=1)
+    np.testing.assert_allclose(
+        again[0][0], model.session().feed([*past, *ways[2]])[-1], atol=ATOL[backend]
+    )
+    np.testing.assert_allclose(again[1][0], model.session().feed(past)[-1], atol=ATOL[backend])
+
+
+def test_what_does_not_fit_changes_nothing(backend: str) -> None:
+    model = BACKENDS[backend]
+    sessions = [model.session() for _ in range(2)]
+    sessions[0].feed([70, 71])
+    with pytest.raises(RequestRefused, match="full"):
+        feed_all(model, sessions, [[72], [70] * 600])
+    with pytest.raises(RequestRefused, match="session twice"):
+        feed_all(model, [sessions[0], sessions[0]], [[72], [72]])
+    assert [list(s.tokens) for s in sessions] == [[70, 71], []]
+    expected = model.session().feed([70, 71, 72])[2:]
+    np.testing.assert_allclose(sessions[0].feed([72]), expected, atol=ATOL[backend])
+
+
+def test_a_model_that_cannot_is_fed_in_turn(backend: str) -> None:
+    model = BACKENDS[backend]
+    steered = Steered([model, model], contrast(), name="whole")
+    assert not isinstance(steered, BatchedTokenModel)
+    news = [[70, 71], [], [80]]
+    got = feed_all(steered, [steered.session() for _ in news], news)
+    for rows, new in zip(got, news, strict=True):
+        np.testing.assert_allclose(rows, steered.session().feed(new), atol=1e-5)
+    sessions = [steered.session() for _ in range(2)]
+    with pytest.raises(RequestRefused, match="full"):
+        feed_all(steered, sessions, [[70], [70] * 600])
+    assert [list(s.tokens) for s in sessions] == [[], []]
+    steered.close()
