@@ -186,6 +186,8 @@ class LlamaSession:
         self._cache = cache
         self.sequence = sequence
         self._tokens = tokens
+        self._branches: list[int] = []  # sequences of the tree that was read last
+        self._tree: list[tuple[int, list[int]]] = []  # its tokens, and their sequences
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -216,9 +218,70 @@ class LlamaSession:
             raise RequestRefused(
                 f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
             )
+        if self._tree:
+            self.keep([])
         with self._cache.lock:
             self._cache.context.forget(self.sequence, length)
             del self._tokens[length:]
+
+    def feed_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> Floats:
+        """Raw logits after each token of a tree; see :class:`pilotfish.models.protocols.TreeSession`.
+
+        Each leaf gets a sequence, and a token belongs to those of all leaves that it leads to.
+
+        Raises:
+            RequestRefused: The tree does not fit the context, or one batch.
+        """
+        cache, start = self._cache, len(self._tokens)
+        if len(tokens) > cache.context.batch:
+            raise RequestRefused(
+                f"Got a tree of {len(tokens)} tokens, but a batch holds {cache.context.batch}."
+            )
+        inner = set(parents)
+        leaves = [node for node in range(len(tokens)) if node not in inner]
+        with cache.lock:
+            own: list[list[int]] = [[] for _ in tokens]
+            depth = [0] * len(tokens)
+            for node, parent in enumerate(parents):
+                depth[node] = depth[parent] + 1 if parent >= 0 else 0
+            self._tree = list(zip(tokens, own, strict=True))
+            self._branches = []
+            try:
+                for i, leaf in enumerate(leaves):
+                    sequence = cache.take() if i else self.sequence
+                    self._branches.append(sequence)
+                    if i:
+                        cache.context.share(self.sequence, sequence)
+                    node = leaf
+                    while node >= 0:
+                        own[node].append(sequence)
+                        node = parents[node]
+                positions = [start + d for d in depth]
+                where = [tuple(some) for some in own]
+                return cache.context.decode(tokens, positions, where, [True] * len(tokens))
+            except BaseException:  # interrupted, too: see hold_prompt
+                cache.context.forget(self.sequence, start)
+                self._end_tree()
+                raise
+
+    def keep(self, path: Sequence[int]) -> None:
+        """Append one path of the tree that was read, and forget the rest."""
+        cache, start = self._cache, len(self._tokens)
+        with cache.lock:
+            leads = self._tree[path[-1]][1] if path else [self.sequence]
+            if self.sequence in leads:
+                cache.context.forget(self.sequence, start + len(path))
+            else:
+                cache.context.forget(self.sequence, start)
+                cache.context.forget(leads[0], start + len(path))
+                cache.context.share(leads[0], self.sequence, start)
+            self._tokens.extend(self._tree[node][0] for node in path)
+            self._end_tree()
+
+    def _end_tree(self) -> None:
+        for sequence in self._branches[1:]:
+            self._cache.give_back(sequence)
+        self._branches, self._tree = [], []
 
     def fork(self) -> LlamaSession:
         """A second session with the same past; cells are shared, nothing is computed."""

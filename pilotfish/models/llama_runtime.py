@@ -245,9 +245,9 @@ class Context:
         """Drop a sequence's tokens from position ``start`` on."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
-    def share(self, source: int, target: int) -> None:
-        """Make ``target`` (empty) begin with all that ``source`` holds."""
-        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+    def share(self, source: int, target: int, start: int = 0) -> None:
+        """Give ``target`` what ``source`` holds from position ``start`` on; it holds nothing there."""
+        self._lib.llama_memory_seq_cp(self._memory, source, target, start, -1)
 
     def _timed_decode(self, batch: Batch, n: int) -> int:
         if n < FEWEST_TOKENS:

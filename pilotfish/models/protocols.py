@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from pilotfish.models.redaction import Found
 from pilotfish.records import Chunk, Completion, Request
 
 Floats = NDArray[np.float32]
@@ -87,6 +88,24 @@ class Session(Protocol):
 
     def fork(self) -> Session:
         """A second session with the same past; the cache is shared or copied, never recomputed."""
+        ...
+
+
+@runtime_checkable
+class TreeSession(Session, Protocol):
+    """A session that can read several continuations in one call."""
+
+    def feed_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> Floats:
+        """Next-token logits after each token of a tree, ``[n, vocab]``; :meth:`keep` must follow.
+
+        Args:
+            tokens: The nodes; each comes after its parent.
+            parents: Of each node the place of its parent among them, -1 for the session's end.
+        """
+        ...
+
+    def keep(self, path: Sequence[int]) -> None:
+        """Append one path of the tree that was read, node by node from its root, and forget the rest."""
         ...
 
 
@@ -198,6 +217,23 @@ class Classifier(Protocol):
 
     def predict_proba(self, texts: Sequence[str]) -> Floats:
         """Probabilities ``[n, classes]`` in [0, 1]; rows sum to 1 unless it is multi-label."""
+        ...
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """Finds parts of texts."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    def find(self, texts: Sequence[str], min_probability: float = 0.5) -> list[list[Found]]:
+        """For each text what stands in it: in order, none overlapping, each with one of the labels.
+
+        Args:
+            texts: Any.
+            min_probability: How sure it must be that there is something, 0 to 1.
+        """
         ...
 
 

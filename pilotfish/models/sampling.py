@@ -32,10 +32,13 @@ class Proposal:
         token: The token.
         probabilities: The distribution ``[vocab]`` that it was drawn from; None where it was certain, as
             a greedy or looked-up draft is.
+        instead: What is proposed where this one is not taken; its ``probabilities`` are those that it
+            was drawn from after this one.
     """
 
     token: int
     probabilities: Doubles | None = None
+    instead: Proposal | None = None
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -86,14 +89,22 @@ class Sampler:
         return self._judge(proposal, kept, p)
 
     def _judge(self, proposal: Proposal, kept: Tokens, p: Doubles) -> int:
-        """Leviathan et al. 2023, algorithm 1: take the draft's token, or one of what it left out."""
-        token, q = proposal.token, proposal.probabilities
-        here = float(p[kept == token].sum())
-        drafted = 1.0 if q is None else float(q[token])
-        if self._random.random() * drafted < here:
-            return token
-        over = p * (kept != token) if q is None else np.maximum(p - q[kept], 0.0)
-        return self.draw(kept, over / over.sum())
+        """Leviathan et al. 2023, algorithm 1: take the draft's token, or one of what it left out.
+
+        What is left out is again a distribution, for which the next proposal stands: recursive rejection
+        sampling (Miao et al. 2024, algorithm 2, for candidates drawn with or without replacement).
+        """
+        following: Proposal | None = proposal
+        while following is not None:
+            token, q = following.token, following.probabilities
+            here = float(p[kept == token].sum())
+            drafted = 1.0 if q is None else float(q[token])
+            if self._random.random() * drafted < here:
+                return token
+            over = p * (kept != token) if q is None else np.maximum(p - q[kept], 0.0)
+            p = over / over.sum()
+            following = following.instead
+        return self.draw(kept, p)
 
     def draw(self, tokens: Tokens, p: Doubles) -> int:
         """One of ``tokens``, by the probabilities ``p``, with this sampler's randomness."""

@@ -3,17 +3,19 @@
 A session's keys and values are never written in place: appending makes new tensors, forgetting makes
 shorter views. So a fork shares them with the session it came from, and one that was interrupted is as
 it was. Several sessions are fed in one call by padding: what they hold on the left, what is new on the
-right, with a mask over both and each token's own position.
+right, with a mask over both and each token's own position. A tree of tokens is fed in one call by a mask
+under which a token sees its session and the tokens that lead to it, and no others (Miao et al. 2024).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -33,6 +35,7 @@ class TransformersSession:
         self._model = model
         self._tokens = tokens
         self._cache = cache
+        self._tree: list[int] = []  # the nodes whose keys and values follow those of the tokens
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -78,6 +81,8 @@ class TransformersSession:
             raise RequestRefused(
                 f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
             )
+        if self._tree:
+            self.keep([])
         extra = len(self._tokens) - length
         if not length:
             self._cache = DynamicCache()
@@ -88,6 +93,68 @@ class TransformersSession:
     def fork(self) -> TransformersSession:
         """A second session with the same past; the cache is shared until one of them grows."""
         return TransformersSession(self._model, list(self._tokens), _sharing(self._cache))
+
+    def feed_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> Floats:
+        """Raw logits after each token of a tree; see :class:`pilotfish.models.protocols.TreeSession`.
+
+        Raises:
+            RequestRefused: It does not fit.
+        """
+        model, n, past = self._model, len(tokens), len(self._tokens)
+        self._check_room(n)
+        seen = np.zeros((n, past + n), dtype=bool)
+        depth = np.zeros(n, dtype=np.int64)
+        for i, parent in enumerate(parents):
+            seen[i, :past] = True
+            if parent >= 0:
+                seen[i], depth[i] = seen[parent], depth[parent] + 1
+            seen[i, past + i] = True
+        cache = _sharing(self._cache)
+        with torch.inference_mode():
+            out = model.network(
+                input_ids=torch.tensor([list(tokens)], device=model.device),
+                attention_mask=self._masks(seen, past + depth),
+                position_ids=torch.from_numpy(past + depth)[None].to(model.device),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            rows = out.logits[0].float().cpu().numpy()
+        self._cache, self._tree = cache, [int(token) for token in tokens]
+        return np.asarray(rows, np.float32)
+
+    def keep(self, path: Sequence[int]) -> None:
+        """Append one path of the tree that was read, and forget the rest."""
+        past, n = len(self._tokens), len(path)
+        if list(path) == list(range(n)):
+            if n < len(self._tree):
+                self._cache.crop(n - len(self._tree))
+        else:
+            places = [*range(past), *(past + node for node in path)]
+            index = torch.tensor(places, device=self._model.device)
+            pairs = [
+                (layer.keys.index_select(2, index), layer.values.index_select(2, index))
+                for layer in self._cache.layers
+            ]
+            self._cache = _holding(pairs)
+        self._tokens.extend(self._tree[node] for node in path)
+        self._tree = []
+
+    def _masks(self, seen: NDArray[np.bool_], position: NDArray[np.int64]) -> Any:
+        """What the network takes as a mask of its own: added to the scores, ``[1, 1, n, past + n]``."""
+        config, dtype = self._model.network.config.get_text_config(), self._model.network.dtype
+
+        def added(visible: NDArray[np.bool_]) -> torch.Tensor:
+            mask = torch.zeros(visible.shape, dtype=dtype)
+            mask.masked_fill_(~torch.from_numpy(visible), torch.finfo(dtype).min)
+            return mask[None, None].to(self._model.device)
+
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if kinds <= {"full_attention"}:
+            return added(seen)
+        past = seen.shape[1] - seen.shape[0]
+        place = np.concatenate([np.arange(past), position])
+        near = position[:, None] - place[None] < config.sliding_window
+        return {"full_attention": added(seen), "sliding_attention": added(seen & near)}
 
     def _check_room(self, n: int) -> None:
         if n > self.room:

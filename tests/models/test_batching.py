@@ -1,4 +1,7 @@
-"""Several sessions in one call, on both backends: the oracle is feeding them one by one."""
+"""Several sessions in one call, or one session's several continuations; on both backends.
+
+The oracle is feeding them one by one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pilotfish.errors import RequestRefused
 from pilotfish.models.batching import feed_all
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.load import load_model
-from pilotfish.models.protocols import BatchedTokenModel
+from pilotfish.models.protocols import BatchedTokenModel, TreeSession
 from pilotfish.reason.rules import contrast
 from pilotfish.reason.steered import Steered
 from tests.models import tiny_gguf
@@ -125,3 +128,51 @@ def test_a_model_that_cannot_is_fed_in_turn(backend: str) -> None:
         feed_all(steered, sessions, [[70], [70] * 600])
     assert [list(s.tokens) for s in sessions] == [[], []]
     steered.close()
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> tuple[list[int], list[int], list[int]]:
+    """Tokens, their parents, and the path to one of them."""
+    tokens = draw(st.lists(st.integers(3, 250), min_size=1, max_size=9))
+    parents = [draw(st.integers(-1, i - 1)) for i in range(len(tokens))]
+    path, node = [], draw(st.integers(-1, len(tokens) - 1))
+    while node >= 0:
+        path.append(node)
+        node = parents[node]
+    return tokens, parents, path[::-1]
+
+
+@given(some_tokens, trees(), trees())
+def test_a_tree_is_read_as_its_paths_are(backend: str, past: list[int], one: Any, two: Any) -> None:
+    """Two trees after one another, of each of which one path is kept; then a plain feed."""
+    model = BACKENDS[backend]
+    session = model.session()
+    assert isinstance(session, TreeSession)
+    session.feed(past)
+    for tokens, parents, kept in (one, two):
+        rows = session.feed_tree(tokens, parents)
+        for node in range(len(tokens)):
+            path, at = [], node
+            while at >= 0:
+                path.append(tokens[at])
+                at = parents[at]
+            expected = model.session().feed([*past, *path[::-1]], last=1)[0]
+            np.testing.assert_allclose(rows[node], expected, atol=ATOL[backend])
+        session.keep(kept)
+        past = [*past, *(tokens[node] for node in kept)]
+        assert list(session.tokens) == past
+    expected = model.session().feed([*past, 77], last=1)
+    np.testing.assert_allclose(session.feed([77]), expected, atol=ATOL[backend])
+
+
+def test_a_tree_that_is_not_kept_leaves_nothing(backend: str) -> None:
+    model = BACKENDS[backend]
+    session = model.session()
+    session.feed([70, 71])
+    for _ in range(300):  # more than there are sequences
+        session.feed_tree([72, 73, 74], [-1, 0, 0])
+        session.rewind(2)
+    with pytest.raises(RequestRefused, match=r"full|holds"):
+        session.feed_tree([72] * 600, [-1] * 600)
+    expected = model.session().feed([70, 71, 72])[2:]
+    np.testing.assert_allclose(session.feed([72]), expected, atol=ATOL[backend])
