@@ -15,16 +15,15 @@ import pyarrow as pa
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import TEXT, Verdict
 from pilotfish.errors import ConfigError
-from pilotfish.models.load import load_model
-from pilotfish.models.protocols import Session, TokenModel
-
-_AT_ONCE = 64  # tokens; a row of logits of a large vocabulary is half a megabyte
+from pilotfish.models.protocols import TokenModel
+from pilotfish.models.scoring import score, token_model
 
 
 class ModelPerplexity:
     """Add the column ``perplexity``: e to the mean negative log-probability of a token; at least 1.
 
-    The first token counts as given. The score is null where a text has less than two tokens.
+    The first token counts as given, but for models that see ``<bos>`` before it. The score is null where
+    no token is left: the text is empty, or has one token only.
 
     Args:
         model: A model with tokens: its name in pilotfish.toml or the catalogue, or
@@ -51,37 +50,12 @@ class ModelPerplexity:
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Score."""
-        model = _loaded(self.model)
-        session = model.session()
-        score = np.full(batch.num_rows, np.nan)
-        for row, text in enumerate(batch.column(TEXT).to_pylist()):
-            # Tokens have a byte or more, so that a long text need not be cut into all its tokens.
-            tokens = model.tokenize(text[: self.max_tokens * 16])[: self.max_tokens]
-            if len(tokens) > 1:
-                session.rewind(0)
-                tokens = tokens[: session.room]
-                score[row] = np.exp(surprise(session, tokens) / (len(tokens) - 1))
-        return Verdict({self.column: to_arrow(score, ~np.isnan(score))})
-
-
-def surprise(session: Session, tokens: list[int]) -> float:
-    """The negative log-probability of all tokens but the first, in nats."""
-    total = 0.0
-    for start in range(0, len(tokens) - 1, _AT_ONCE):
-        following = tokens[start + 1 : start + 1 + _AT_ONCE]
-        logits = session.feed(tokens[start : start + len(following)]).astype(np.float64)
-        most = logits.max(axis=1)
-        norm = most + np.log(np.exp(logits - most[:, None]).sum(axis=1))
-        total += float((norm - logits[np.arange(len(following)), following]).sum())
-    return total
+        texts = batch.column(TEXT).to_pylist()
+        scored = score(_loaded(self.model), texts, max_tokens=self.max_tokens)
+        found = np.array([text.perplexity for text in scored])
+        return Verdict({self.column: to_arrow(found, ~np.isnan(found))})
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(spec: str) -> TokenModel:
-    model = load_model(spec)
-    if not isinstance(model, TokenModel):
-        raise ConfigError(
-            f"The step 'model_perplexity': got the model {spec!r}, which gives answers but no logits.",
-            remedy='Name a local one, such as model = "llama.cpp:FILE.gguf", or see: pilotfish models',
-        )
-    return model
+    return token_model(spec)

@@ -142,6 +142,11 @@ class LlamaModel:
         """Whether this token ends an answer or the text."""
         return self.weights.ends(token)
 
+    @property
+    def opening(self) -> list[int]:
+        """What every text begins with, as the model was trained: ``<bos>``, or nothing."""
+        return [self.weights.bos] if self.weights.adds_bos else []
+
     def session(self) -> LlamaSession:
         """Start an empty sequence; all sessions share the context's cells."""
         return self._cache.session()
