@@ -8,12 +8,12 @@ weights are dequantised. Nothing is downloaded and no code from a folder is run.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
@@ -23,11 +23,13 @@ from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models import chat_template
 from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
+from pilotfish.models.guidance import Guide
 from pilotfish.models.held import Held, HeldSource
 from pilotfish.models.logit_lens import layer_logits
 from pilotfish.models.protocols import Floats, Grammar
 from pilotfish.models.settings import read_settings
 from pilotfish.models.torch_cache import TransformersSession, feed_all
+from pilotfish.models.trimmed_head import trim_head
 from pilotfish.models.worker import Check, Emit, Worker
 from pilotfish.records import Chunk, Completion, Request
 
@@ -95,6 +97,7 @@ class TransformersModel:
         self.network = network.to(device).eval()
         self.device = torch.device(device)
         self.vocab = int(self.network.get_output_embeddings().weight.shape[0])
+        trim_head(self.network, path)
         trained = int(getattr(self.network.config, "max_position_embeddings", 4096))
         self.context = min(settings.context or trained, trained)
         self._bytes = _token_bytes(self.tokenizer, self.vocab)
@@ -150,15 +153,22 @@ class TransformersModel:
         return tokens
 
     def grammar(self, text: str) -> Grammar:
-        """Refused: this backend has no grammars."""
-        raise RequestRefused(
-            f"{self.name} runs on transformers, which has no grammars here.",
-            remedy="Serve it as a GGUF file, by the llama.cpp backend.",
-        )
+        """What may come next under a grammar in llama.cpp's notation (GBNF)."""
+        return self._guide.grammar(text)
 
     def json_grammar(self, schema: str) -> Grammar:
-        """Refused, as :meth:`grammar`."""
-        return self.grammar(schema)
+        """What may come next in a JSON value of a JSON schema, by llguidance."""
+        return self._guide.json_grammar(schema)
+
+    @functools.cached_property
+    def _guide(self) -> Guide:
+        return Guide(self._bytes, self._ends, self.tokenize)
+
+    @property
+    def opening(self) -> list[int]:
+        """What every text begins with, as the model was trained: ``<bos>``, or nothing."""
+        ids = self.tokenizer("")["input_ids"]
+        return [int(token) for token in ids if token == self.tokenizer.bos_token_id]
 
     def session(self) -> TransformersSession:
         """Start an empty sequence, with a cache of its own."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,9 +135,36 @@ def test_speculation_is_exact_here_too(model: Any, llama: LlamaModel) -> None:
         fast.close()
 
 
+def test_grammars_and_schemas_hold_steered_or_not(
+    model: Any, folder: Path, llama: LlamaModel
+) -> None:
+    """What is written under a constraint is llama.cpp's own; the last token may be another end."""
+    amateur = load_model(f"transformers:{folder / 't1'}", Config(), threads=1)
+    steered = Steered([model, amateur], contrast(), name="whole")  # type: ignore[list-item]
+    grammar = 'root ::= ("cab" | "the" [a-f]+) " " [0-9]{2,4}'
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+    closed = {**schema, "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"schema": closed}}
+    for prompt in ("Hi", "the cab"):
+        assert ask(model, prompt, grammar=grammar).text == ask(llama, prompt, grammar=grammar).text
+        assert re.match("(cab|the[a-f]+)( |$)", ask(steered, prompt, grammar=grammar).text)
+        for whole in (model, steered):
+            for seed in range(3):
+                answer = ask(
+                    whole, prompt, response_format=form, max_tokens=400, temperature=0.7, seed=seed
+                )
+                assert answer.finish_reason == "stop"
+                assert json.loads(answer.text)["a"] in ("x", "y")
+    with pytest.raises(RequestRefused, match="objct"):
+        bad = {"type": "json_schema", "json_schema": {"schema": {"type": "objct"}}}
+        ask(model, "Hi", response_format=bad)
+    steered.close()
+    amateur.close()  # type: ignore[attr-defined]
+
+
 def test_what_it_cannot_do_is_refused(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(RequestRefused, match="no grammars"):
-        ask(model, "Hi", grammar='root ::= "a"')
+    with pytest.raises(RequestRefused, match="no rule 'x'"):
+        ask(model, "Hi", grammar="root ::= x")
     with pytest.raises(ConfigError, match="cannot load"):
         load_model(f"transformers:{tmp_path}", Config())
 
