@@ -10,7 +10,7 @@ WORKERS ?= logical
 AT_ONCE = -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-pulled test-torch lint format docs bench
+.PHONY: help install test test-pulled test-clients test-torch lint format docs bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,12 +25,18 @@ test-pulled: ## Pull small models, then run the tests that use them
 	$(PYTHON) -m pilotfish.cli.main pull $(PULLED)
 	$(PYTHON) -m pytest -m pulled -rs $(ARGS)
 
+# Clients and LiteLLM want different releases of openai, so they are not installed together.
+test-clients: ## Install other people's clients, then run them against the gateway
+	$(PYTHON) -m pip install --editable '.[test,clients]'
+	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests/gateway/test_clients.py \
+		-k 'not litellm' -rs $(ARGS)
+
 # litellm's background workers outlive their event loop, and are found dead in whichever test comes next.
-test-torch: ## Install the torch, litellm, clients and scale extras, then run the tests that need them
-	$(PYTHON) -m pip install --editable '.[test,torch,litellm,clients,scale]'
+test-torch: ## Install the torch, litellm and scale extras, then run the tests that need them
+	$(PYTHON) -m pip install --editable '.[test,torch,litellm,scale]'
 	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2 smollm2-135m
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
-		-k 'transformer or litellm or test_clients or test_ray' -rs \
+		-k 'transformer or litellm or test_ray' -rs \
 		-W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
