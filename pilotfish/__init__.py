@@ -19,6 +19,7 @@ _EXPORTS = {
     "load_config": "pilotfish.config",
     "load_model": "pilotfish.models.load",
     "ask": "pilotfish.models.calls",
+    "score": "pilotfish.models.scoring",
     "offload": "pilotfish.loop.offload",
     "apply": "pilotfish.loop.apply",
     "OffloadedModel": "pilotfish.loop.artifact",

@@ -24,6 +24,7 @@ and scores the first token after an end-of-text token where there is no ``<bos>`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
@@ -69,14 +70,14 @@ class Scored:
     @property
     def perplexity(self) -> float:
         """Exponential of the mean surprisal of a token; at least 1, nan where no token was scored."""
-        return float(np.exp(-self.log_likelihood / self.scored)) if self.scored else float("nan")
+        return _perplexity(self.log_likelihood, self.scored)
 
     @property
     def bits_per_byte(self) -> float:
         """Bits for each byte that was scored, which models of different tokenizers can be compared by."""
         known = self.offsets[~np.isnan(self.surprisal)]
         size = self.size - max(int(known[0]), 0) if len(known) else 0
-        return -self.log_likelihood / np.log(2) / size if size else float("nan")
+        return -self.log_likelihood / math.log(2) / size if size else math.nan
 
 
 def score(
@@ -133,7 +134,14 @@ def total_perplexity(scored: Iterable[Scored]) -> float:
     texts = list(scored)
     count = sum(text.scored for text in texts)
     total = sum(text.log_likelihood for text in texts)
-    return float(np.exp(-total / count)) if count else float("nan")
+    return _perplexity(total, count)
+
+
+def _perplexity(log_likelihood: float, tokens: int) -> float:
+    if not tokens:
+        return math.nan
+    mean = -log_likelihood / tokens
+    return math.exp(mean) if mean < 709 else math.inf  # where float64 ends
 
 
 def token_model(model: TokenModel | Model | str) -> TokenModel:

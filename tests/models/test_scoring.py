@@ -19,7 +19,7 @@ from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.load import load_model
 from pilotfish.models.prefix_tree import log_probabilities
 from pilotfish.models.protocols import BatchedTokenModel, Floats
-from pilotfish.models.scoring import score, token_model, total_perplexity
+from pilotfish.models.scoring import Scored, score, token_model, total_perplexity
 from pilotfish.records import Request
 from tests.models import tiny_gguf
 
@@ -122,6 +122,10 @@ def test_sums_perplexity_and_bits(model: LlamaModel) -> None:
     assert (empty.scored, one.scored) == (0, 0)
     assert np.isnan([empty.perplexity, one.perplexity, one.bits_per_byte]).all()
     assert np.isnan(total_perplexity([empty, one]))
+    sure = Scored(
+        (1,), np.zeros(1, np.int64), np.array([1000.0]), 1
+    )  # what a steering rule forbids
+    assert sure.perplexity == np.inf
 
 
 def test_a_token_over_the_boundary_counts_to_the_text(model: LlamaModel) -> None:
