@@ -1,18 +1,23 @@
-"""The step that identifies languages says what py3langid says, for many texts at once."""
+"""The step that identifies languages: py3langid's model for many texts at once, and what is added."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from pilotfish.curate import cld2
 from pilotfish.curate.byte_bayes import load
 from pilotfish.curate.judging import judge
-from pilotfish.curate.language import Language
+from pilotfish.curate.language import SHARE_WEIGHT, VOTE_WEIGHT, Language
 from pilotfish.curate.step import ROW, TEXT
+from pilotfish.curate.web_languages import PERCENT
 from pilotfish.errors import ConfigError, UnknownName
 
-pytest.importorskip("py3langid", reason='needs py3langid: pip install "pilotfish[curate]"')
+for library in ("py3langid", "pycld2"):
+    pytest.importorskip(library, reason=f'needs {library}: pip install "pilotfish[curate]"')
 
 # Written for this test.
 TEXTS = {
@@ -103,6 +108,65 @@ def test_it_reads_the_beginning_only() -> None:
     whole, _ = judge(Language(max_chars=100_000), texts)
     assert first.columns["language"].to_pylist() == ["en"]
     assert whole.columns["language"].to_pylist() == ["ru"]
+
+
+def scores(step: Language, texts: list[str]) -> np.ndarray:
+    return step.probabilities(load(), texts)[0]
+
+
+def test_nothing_is_added_where_nothing_is_wanted() -> None:
+    texts = [*TEXTS.values(), *ODD]
+    plain = Language(expect="any", second_opinion=False)
+    np.testing.assert_array_equal(scores(plain, texts), load().probabilities(texts)[0])
+
+
+def test_what_is_expected_is_added_by_the_shares_of_the_web() -> None:
+    """The odds of two languages change by the ratio of their shares, to the power of the weight."""
+    texts = list(TEXTS.values())
+    classes = load().classes
+    plain, found = (
+        np.log(np.maximum(scores(Language(expect=expect, second_opinion=False), texts), 1e-37))
+        for expect in ("any", "web")
+    )
+    hr, bs = classes.index("hr"), classes.index("bs")
+    change = (found[:, hr] - found[:, bs]) - (plain[:, hr] - plain[:, bs])
+    seen = plain[:, bs] > -60
+    assert seen.any()
+    expected = SHARE_WEIGHT * math.log(PERCENT["hr"] / PERCENT["bs"])
+    assert change[seen] == pytest.approx(expected, abs=1e-3)
+    assert np.abs(np.exp(found).sum(axis=1) - 1).max() < 1e-5
+
+
+def test_the_second_opinion_is_asked_where_it_can_decide_and_only_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answers are those that asking it of every text would give."""
+    whole = list(TEXTS.values())
+    texts = [text[i : i + n] for n in (15, 40) for text in whole for i in range(0, 45, 3)]
+    alone = np.log(np.maximum(scores(Language(second_opinion=False), texts), 1e-30))
+    asked: list[str] = []
+
+    def vote(text: str) -> tuple[str, float]:
+        asked.append(text)
+        return cld2_vote(text)
+
+    cld2_vote = cld2.vote
+    monkeypatch.setattr(cld2, "vote", vote)
+    found = scores(Language(), texts).argmax(axis=1)
+    assert 0 < len(asked) < len(texts) / 2
+    for row, text in zip(alone, texts, strict=True):
+        code, share = cld2_vote(text)
+        if code in load().classes:
+            row[load().classes.index(code)] += VOTE_WEIGHT * share
+    assert found.tolist() == alone.argmax(axis=1).tolist()
+    assert found.tolist() != scores(Language(second_opinion=False), texts).argmax(axis=1).tolist()
+
+
+def test_votes() -> None:
+    assert cld2.vote(TEXTS["el"]) == ("el", 1.0)
+    assert cld2.vote("") == ("", 0.0)
+    assert cld2.vote("\x01\x02 control") == ("", 0.0)
+    assert cld2.vote("הסירות חזרו לנמל לפני הסערה ואיש לא נעדר")[0] == "he"  # it says "iw"
 
 
 def test_settings_are_checked() -> None:
