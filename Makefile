@@ -2,7 +2,7 @@
 PYTHON ?= python
 
 # What the tests marked "pulled" need: small models and data sets of the catalogue.
-PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
+PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m rampart banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
 
 # Tests at a time, each worker a process; WORKERS=0 runs them all in this one, for a debugger. More than four
 # gain little: each worker starts a PostgreSQL server and fits what tests of one file share.

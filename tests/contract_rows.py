@@ -543,6 +543,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "pilotfish.infer.judges.JUDGES": JUDGES,
     "pilotfish.infer.policies.POLICIES": POLICIES,
     "pilotfish.models.ENCODERS": ENCODERS,
+    "pilotfish.models.TAGGERS": dict.fromkeys(["onnx"]),  # tests/models/test_onnx_tagger.py
     "pilotfish.distill.STUDENTS": STUDENTS,
     # What they promise needs recorded traffic: tests/loop holds them to it, kind by kind.
     "pilotfish.loop.small.SMALL": dict.fromkeys(

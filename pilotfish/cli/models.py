@@ -25,7 +25,7 @@ LIBRARIES = {
 
 def models(
     kind: Annotated[
-        str, typer.Option(help="Only these: language-model, encoder, classifier, data or backend.")
+        str, typer.Option(help="Only these: language-model, encoder, tagger, data or backend.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the lists as JSON.")] = False,
 ) -> None:

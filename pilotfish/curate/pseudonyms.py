@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from pilotfish.curate.personal_data import Search
+from pilotfish.curate.personal_search import Search
 from pilotfish.curate.step import TEXT, State, Verdict
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.models.redaction import Found, replace_found
@@ -88,12 +88,16 @@ class Pseudonyms:
         mapping: The file that is needed to restore, outside the output. One that exists is added to, also
             by a dry run.
         kinds: What to look for; all of :data:`~pilotfish.models.redaction.KINDS` by default.
-        finder: A function that finds more; see :class:`~pilotfish.curate.personal_data.Search`.
+        finder: A function that finds more; see :class:`~pilotfish.curate.personal_search.Search`.
+        model: A model that finds more, such as ``rampart``; see :class:`PersonalData
+            <pilotfish.curate.personal_data.PersonalData>`.
+        min_confidence: How sure it must be, above 0 to 1.
         natural: E-mail addresses and phone numbers keep their form; else all stand in brackets.
 
     Raises:
         ConfigError: The key is missing or short, or a setting is wrong.
-        UnknownName: There is no such kind.
+        UnknownName: There is no such kind or model.
+        MissingModel: The model was not pulled.
     """
 
     name = "pseudonyms"
@@ -105,6 +109,8 @@ class Pseudonyms:
         kinds: list[str] | None = None,
         finder: str = "",
         natural: bool = True,
+        model: str = "",
+        min_confidence: float = 0.5,
     ) -> None:
         try:
             self._key = Path(key_file).read_bytes()
@@ -120,14 +126,15 @@ class Pseudonyms:
             )
         self.mapping = mapping
         self.natural = natural
-        self.search = Search(self.name, kinds, finder)
+        self.search = Search(self.name, kinds, finder, model, min_confidence)
 
     def map(self, batch: pa.RecordBatch) -> State:
         """The different values of these rows."""
+        texts = batch.column(TEXT).to_pylist()
         values = {
             (kind, text[start:end])
-            for text in batch.column(TEXT).to_pylist()
-            for start, end, kind in find_values(text, self.search)
+            for text, found in zip(texts, find_values(texts, self.search), strict=True)
+            for start, end, kind in found
         }
         kinds, found = zip(*sorted(values), strict=True) if values else ((), ())
         columns = [pa.array(kinds, pa.string()), pa.array(found, pa.string())]
@@ -186,12 +193,16 @@ class Replace:
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Replace in each text; the report shows the new ones."""
-        texts = [self.replaced(text) for text in batch.column(TEXT).to_pylist()]
+        before = batch.column(TEXT).to_pylist()
+        found = find_values(before, self.search)
+        texts = [self._replaced(*pair) for pair in zip(before, found, strict=True)]
         return Verdict({TEXT: pa.array(texts, pa.string())}, private=True)
 
     def replaced(self, text: str) -> str:
         """The text with pseudonyms, from which :func:`restore` makes it again."""
-        found = find_values(text, self.search)
+        return self._replaced(text, find_values([text], self.search)[0])
+
+    def _replaced(self, text: str, found: list[Found]) -> str:
         if not found:
             return text
         used: dict[str, str] = {}
@@ -217,14 +228,14 @@ def keyed_digits(key: bytes, kind: str, value: str, tries: int = 0) -> str:
     return f"{int.from_bytes(hmac.digest(key, message, 'sha256')) % 10**DIGITS:0{DIGITS}d}"
 
 
-def find_values(text: str, search: Search) -> list[Found]:
+def find_values(texts: list[str], search: Search) -> list[list[Found]]:
     """What gets a pseudonym: first what looks like one, then personal data, in order."""
-    alike = [Found(m.start(), m.end(), _LIKE_ONE) for m in SHAPE.finditer(text)]
-    found = search(text)
-    if not alike:
-        return found
-    apart = [f for f in found if all(f.end <= a.start or f.start >= a.end for a in alike)]
-    return sorted(alike + apart)
+    values = []
+    for text, found in zip(texts, search(texts), strict=True):
+        alike = [Found(m.start(), m.end(), _LIKE_ONE) for m in SHAPE.finditer(text)]
+        apart = [f for f in found if all(f.end <= a.start or f.start >= a.end for a in alike)]
+        values.append(sorted(alike + apart) if alike else found)
+    return values
 
 
 def _entries(path: Path) -> list[Entry]:

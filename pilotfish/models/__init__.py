@@ -51,6 +51,10 @@ ENCODERS = Registry(
     extras={"onnx": "onnx", "sentence-transformers": "torch"},
 )
 
+TAGGERS = Registry(
+    "tagger", {"onnx": "pilotfish.models.onnx_tagger:OnnxTagger"}, extras={"onnx": "onnx"}
+)
+
 CLASSIFIERS = Registry("classifier", {"artifact": "pilotfish.loop.classifier:StudentClassifier"})
 
 LEARNERS = Registry(

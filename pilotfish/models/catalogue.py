@@ -23,7 +23,7 @@ from typing import Any
 from pilotfish.config import Config, load_config
 from pilotfish.errors import MissingModel, UnknownName
 
-KINDS = ("language-model", "encoder", "classifier", "data")
+KINDS = ("language-model", "encoder", "tagger", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class Entry:
         files: The files, in the order they are fetched.
         download: Bytes to transfer when the packages are used.
         reader: What reads it: of a data set a name of :data:`pilotfish.models.datasets.READERS`, of an
-            encoder one of :data:`pilotfish.models.ENCODERS`; "" for language models.
+            encoder one of :data:`pilotfish.models.ENCODERS`, of a tagger one of
+            :data:`pilotfish.models.TAGGERS`; "" for language models.
     """
 
     name: str

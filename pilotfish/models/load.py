@@ -19,8 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pilotfish.config import Config, load_config
 from pilotfish.errors import ConfigError, UnknownName
-from pilotfish.models import BACKENDS, CLASSIFIERS, COMPOSITES, ENCODERS
-from pilotfish.models.protocols import Classifier, Encoder, Model
+from pilotfish.models import BACKENDS, CLASSIFIERS, COMPOSITES, ENCODERS, TAGGERS
+from pilotfish.models.protocols import Classifier, Encoder, Model, Tagger
+from pilotfish.registry import Registry
 
 
 @runtime_checkable
@@ -276,17 +277,41 @@ def load_encoder(spec: str = "static", config: Config | None = None, **settings:
         MissingModel: It is in the catalogue, but was not pulled.
         MissingExtra: Its library is not installed.
     """
-    config = config or load_config()
-    kind, _, rest = spec.partition(":")
-    if kind not in ENCODERS:
+    loader, rest = _registered("encoder", ENCODERS, spec)
+    encoder: Encoder = loader.from_spec(rest, settings, config or load_config())
+    return encoder
+
+
+def load_tagger(spec: str, config: Config | None = None, **settings: Any) -> Tagger:
+    """Build the tagger that a spec names.
+
+    Args:
+        spec: A registered tagger with what it should load (``onnx:FOLDER``), or a tagger of the
+            catalogue (``rampart``).
+        config: Default: what :func:`pilotfish.config.load_config` finds.
+        settings: Passed to the tagger.
+
+    Raises:
+        UnknownName: Nothing is called that.
+        MissingModel: It is in the catalogue, but was not pulled.
+        MissingExtra: Its library is not installed.
+    """
+    loader, rest = _registered("tagger", TAGGERS, spec)
+    tagger: Tagger = loader.from_spec(rest, settings, config or load_config())
+    return tagger
+
+
+def _registered(kind: str, registry: Registry, spec: str) -> tuple[Any, str]:
+    """What loads a spec, and what it should load."""
+    name, _, rest = spec.partition(":")
+    if name not in registry:
         from pilotfish.models.catalogue import CATALOGUE
 
-        names = {e.name: e for e in CATALOGUE.values() if e.kind == "encoder"}
-        if spec not in names:
-            raise UnknownName("encoder", spec, [*ENCODERS, *names])
-        kind, rest = names[spec].reader, spec
-    encoder: Encoder = ENCODERS.load(kind).from_spec(rest, settings, config)
-    return encoder
+        entries = {e.name: e for e in CATALOGUE.values() if e.kind == kind}
+        if spec not in entries:
+            raise UnknownName(kind, spec, [*registry, *entries])
+        name, rest = entries[spec].reader, spec
+    return registry.load(name), rest
 
 
 def load_classifier(spec: str, config: Config | None = None, **settings: Any) -> Classifier:

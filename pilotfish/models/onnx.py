@@ -26,8 +26,8 @@ from pilotfish.models.protocols import Floats
 from pilotfish.models.settings import read_settings
 from pilotfish.models.static import (
     clean,
-    encoder_folder,
     fingerprint,
+    model_folder,
     read_tokenizer,
     unit_rows,
 )
@@ -66,6 +66,50 @@ class OnnxSettings(msgspec.Struct, kw_only=True, frozen=True):
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class OnnxNetwork:
+    """A transformer's first output for batches of token lists. Threads may share one.
+
+    Args:
+        path: The ONNX file.
+        threads: Threads per run; 0: as many as there are cores.
+
+    Raises:
+        ConfigError: The file cannot be loaded, or does not take tokens.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except _LOAD_ERRORS as e:
+            raise ConfigError(f"{path} cannot be loaded: {e}.") from e
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        if "input_ids" not in self._inputs:
+            raise ConfigError(
+                f"{path} takes {', '.join(sorted(self._inputs))}, but expected input_ids."
+            )
+
+    def __call__(self, tokens: Sequence[Sequence[int]]) -> tuple[Floats, NDArray[np.int64]]:
+        """Its output ``[n, longest, ...]``, and where tokens stand: ``[n, longest]`` of 1 and 0.
+
+        Args:
+            tokens: Lists of at least one token each; shorter ones are padded.
+        """
+        width = max(map(len, tokens))
+        ids = np.zeros((len(tokens), width), np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(tokens):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        found = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})[0]
+        return np.asarray(found, np.float32), mask
+
+
 class OnnxEncoder:
     """Token states of an ONNX model, pooled to unit rows. Threads may share one.
 
@@ -93,21 +137,7 @@ class OnnxEncoder:
         self._tokenizer = read_tokenizer(folder / "tokenizer.json")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(settings.max_tokens)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-        except _LOAD_ERRORS as e:
-            raise ConfigError(f"{folder / 'model.onnx'} cannot be loaded: {e}.") from e
-        self._inputs = {i.name for i in self._session.get_inputs()}
-        if "input_ids" not in self._inputs:
-            raise ConfigError(
-                f"{folder / 'model.onnx'} takes {', '.join(sorted(self._inputs))}, "
-                "but expected input_ids."
-            )
+        self._network = OnnxNetwork(folder / "model.onnx", settings.threads)
         self.dim = self._run([[0]]).shape[1]
 
     @classmethod
@@ -121,7 +151,7 @@ class OnnxEncoder:
         checked = read_settings("onnx", OnnxSettings, settings)
         if not checked.pooling and rest in POOLING:
             checked = msgspec.structs.replace(checked, pooling=POOLING[rest])
-        return cls(encoder_folder(rest, config), name=f"onnx:{rest}", settings=checked)
+        return cls(model_folder(rest, "encoder", config), name=f"onnx:{rest}", settings=checked)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -152,15 +182,8 @@ class OnnxEncoder:
 
     def _run(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """Pooled states ``[n, dim]`` of token lists that are not empty."""
-        width = max(map(len, tokens))
-        ids = np.zeros((len(tokens), width), np.int64)
-        mask = np.zeros_like(ids)
-        for row, sequence in enumerate(tokens):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        states = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})[0]
-        return _pool(np.asarray(states, np.float32), mask, self._pooling)
+        states, mask = self._network(tokens)
+        return _pool(states, mask, self._pooling)
 
 
 def _pool(states: Floats, mask: NDArray[np.int64], pooling: str) -> Floats:

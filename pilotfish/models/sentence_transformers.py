@@ -23,7 +23,7 @@ from pilotfish.errors import ConfigError
 from pilotfish.models.catalogue import CATALOGUE
 from pilotfish.models.protocols import Floats
 from pilotfish.models.settings import read_settings
-from pilotfish.models.static import clean, encoder_folder, fingerprint, unit_rows
+from pilotfish.models.static import clean, fingerprint, model_folder, unit_rows
 
 CHARS_PER_TOKEN = 32  # cuts a megabyte of text before the tokenizer sees it
 
@@ -93,7 +93,7 @@ class SentenceTransformersEncoder:
         """
         checked = read_settings("sentence-transformers", SentenceTransformersSettings, settings)
         if rest in CATALOGUE or Path(rest).expanduser().is_dir():
-            folder = encoder_folder(rest, config)
+            folder = model_folder(rest, "encoder", config)
         else:
             folder = _hub_folder(rest)
         return cls(folder, name=f"sentence-transformers:{rest}", settings=checked)

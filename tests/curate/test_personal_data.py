@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import stat
 import tempfile
 from itertools import pairwise
@@ -53,6 +54,10 @@ def capitals(text: str) -> list[tuple[int, int, str]]:
     """A finder: names in capitals."""
     at = text.find("ANNA")
     return [(at, at + 4, "person")] if at >= 0 else []
+
+
+def whole(text: str) -> list[tuple[int, int, str]]:
+    return [(0, len(text), "person")]
 
 
 def nonsense(text: str) -> list[tuple[int, int, str]]:
@@ -110,6 +115,60 @@ def test_actions() -> None:
     tag = PersonalData("tag").apply(batch(texts))
     assert TEXT not in tag.columns
     assert tag.reasons is None
+
+
+@pytest.fixture
+def tagger(tmp_path: Path) -> str:
+    """A model that takes words with capitals for names and digits for numbers."""
+    for library in ("onnx", "onnxruntime"):
+        pytest.importorskip(library, reason=f'needs {library}: pip install "pilotfish[test]"')
+    from tests.models.tiny_onnx import write_tagger
+
+    folder = tmp_path / "tagger"
+    folder.mkdir()
+    return f"onnx:{write_tagger(folder)}"
+
+
+def test_a_model_finds_what_has_no_form(tagger: str) -> None:
+    texts = ["mail jo@example.org, Anna Smith-Nowak, or 4711", "nothing", "Bob@example.org", "x 12"]
+    found = PersonalData(model=tagger).apply(batch(texts))
+    assert found.columns[TEXT].to_pylist() == [
+        "mail [email], [name], or [number]",
+        "nothing",
+        "[email]",
+        "x [number]",
+    ]
+    assert found.columns["personal_data"].to_pylist() == [
+        "email,name,number",
+        None,
+        "email",
+        "number",
+    ]
+    names = PersonalData("drop", model=tagger, kinds=["name"]).apply(batch(texts))
+    assert names.reasons is not None
+    assert names.reasons.to_pylist() == ["personal_data.name", None, "personal_data.name", None]
+    sure = PersonalData(model=tagger, min_confidence=0.99).apply(batch(texts[:1]))
+    assert sure.columns["personal_data"].to_pylist() == ["email"], "patterns are always sure"
+    with pytest.raises(UnknownName, match="rampart"):
+        PersonalData(kinds=["name"])
+    with pytest.raises(ConfigError, match="min_confidence"):
+        PersonalData(model=tagger, min_confidence=0)
+
+
+def test_what_overlaps_is_cut_and_not_left_open() -> None:
+    """A finder's place that holds an address of its own form: the rest of it counts too."""
+    step = PersonalData(finder="tests.curate.test_personal_data:whole")
+    found = step.apply(batch(["Anna <anna@example.org>, Leeds", "anna@example.org"]))
+    assert found.columns[TEXT].to_pylist() == ["[person] <[email]>, [person]", "[email]"]
+
+
+def test_pseudonyms_of_what_a_model_finds(tmp_path: Path, key: str, tagger: str) -> None:
+    texts = ["Anna met Bob", "Bob met nobody", "write to bob@example.org"]
+    step = fit(Pseudonyms(key, str(tmp_path / "map"), model=tagger), texts, tmp_path)
+    new = [step.replaced(text) for text in texts]
+    assert re.fullmatch(r"\[name-\d{12}\] met \[name-\d{12}\]", new[0])
+    assert new[0].split()[-1] == new[1].split()[0]
+    assert [restore(text, read_mapping(tmp_path / "map")) for text in new] == texts
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, key: str) -> None:

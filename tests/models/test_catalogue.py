@@ -12,7 +12,7 @@ import pytest
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError, MissingModel, UnknownName
-from pilotfish.models import ENCODERS
+from pilotfish.models import ENCODERS, TAGGERS
 from pilotfish.models.catalogue import CATALOGUE, KINDS, Entry, folder, is_here, locate
 from pilotfish.models.datasets import READERS
 from pilotfish.models.index_settings import default_index, index_settings
@@ -30,6 +30,13 @@ def test_every_entry_is_complete(entry: Entry) -> None:
         assert {file.split for file in entry.files} <= {"train", "test", ""}
     elif entry.kind == "encoder":
         assert entry.reader in ENCODERS
+    elif entry.kind == "tagger":
+        assert entry.reader in TAGGERS
+        assert {file.name for file in entry.files} >= {
+            "model.onnx",
+            "tokenizer.json",
+            "config.json",
+        }
     else:
         assert len(entry.files) == 1
         assert entry.files[0].name.endswith(".gguf")
