@@ -53,6 +53,10 @@ class Source(Protocol):
         """How many tokens the answer may have at most, after :meth:`begin`."""
         ...
 
+    def written(self, steps: int) -> int:
+        """Tokens of the answer after so many steps: as many, except where a step is a byte."""
+        ...
+
     def cost(self, tokens: int) -> float | None:
         """US dollars for this answer with so many tokens written, None when unknown."""
         ...
@@ -98,7 +102,7 @@ def write(
         room = source.room
         limit = params.get("max_completion_tokens", params.get("max_tokens"))
         wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
-        while True:
+        while source.written(len(tokens)) < wanted:
             token = sampler.choose(grammar.mask(row) if grammar else row, source.proposal)
             if model.ends(token):
                 reason = "stop"
@@ -113,7 +117,7 @@ def write(
             if scanner.stopped:
                 reason = "stop"
                 break
-            if len(tokens) == min(wanted, room):
+            if len(tokens) == room or source.written(len(tokens)) >= wanted:
                 break
             check()
             row = source.next(token, check)
@@ -121,12 +125,12 @@ def write(
         if grammar:
             grammar.close()
     say(scanner.feed(b"", last=True))
-    usage = prompt + Usage(0, len(tokens))
+    written = source.written(len(tokens))
     return Completion(
         text="".join(pieces),
         model=model.name,
-        usage=usage,
-        cost=source.cost(len(tokens)),
+        usage=prompt + Usage(0, written),
+        cost=source.cost(written),
         latency=time.monotonic() - started,
         finish_reason=reason,
         logprobs=tuple(logprobs) if params.get("logprobs") else None,

@@ -57,7 +57,8 @@ class HeldSource:
         """Logits ``[vocab]`` after the request, and its prompt's tokens."""
         tokens = self._held.model.prompt_tokens(request)
         row, kept = self._held.hold(tokens, check)
-        self._prompt = Usage(len(tokens), 0, kept)
+        count = getattr(self._held.model, "prompt_usage", None)  # a composite's own way to count
+        self._prompt = count(tokens, kept) if count else Usage(len(tokens), 0, kept)
         return row, self._prompt
 
     def next(self, token: int, check: Check) -> Floats:
@@ -68,6 +69,10 @@ class HeldSource:
     def room(self) -> int:
         """How many tokens the answer may have at most."""
         return max(1, self._held.session.room)
+
+    def written(self, steps: int) -> int:
+        """A token for each step."""
+        return steps
 
     def cost(self, tokens: int) -> float | None:
         """US dollars for this answer with so many tokens written, None when unknown."""

@@ -307,6 +307,10 @@ class HeldPrompt:
         self._prompt = Usage(len(prompt), 0, kept)
         return np.asarray(logits[0]), self._prompt
 
+    def written(self, steps: int) -> int:
+        """A token for each step."""
+        return steps
+
     def cost(self, tokens: int) -> float:
         """US dollars for this answer with so many tokens written."""
         return self._price.cost(self._prompt + Usage(0, tokens))

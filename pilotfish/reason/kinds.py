@@ -24,11 +24,13 @@ from pilotfish.config import Config
 from pilotfish.errors import ConfigError
 from pilotfish.models.protocols import Model, TokenModel
 from pilotfish.models.settings import read_settings
+from pilotfish.reason.byte_model import ByteModel
 from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered, View
 from pilotfish.records import Json, Request
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Bridge = Literal["", "bytes"]
 
 
 class ViewSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +59,8 @@ class ContrastSettings(msgspec.Struct, kw_only=True, frozen=True):
             probability.
         temperature: Divides the amateur's logits.
         views: What each member reads.
+        bridge: ``"bytes"``: the members are read byte by byte, so that their vocabularies may differ
+            (:mod:`pilotfish.reason.byte_model`); default: they have the same.
     """
 
     form: Literal["open", "reasoning"] = "open"
@@ -64,6 +68,7 @@ class ContrastSettings(msgspec.Struct, kw_only=True, frozen=True):
     plausible: Share = 0.1
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
+    bridge: Bridge = ""
 
 
 class ProxyTunedSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -72,10 +77,12 @@ class ProxyTunedSettings(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         strength: How much of the small pair's difference is added to the large one's logits.
         views: What each member reads.
+        bridge: As of ``contrast``.
     """
 
     strength: float = 1.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
+    bridge: Bridge = ""
 
 
 class MixedSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -86,12 +93,14 @@ class MixedSettings(msgspec.Struct, kw_only=True, frozen=True):
         space: What is added: ``"logits"``, ``"log"``, ``"linear"``; or ``"least"`` (CP-Delta).
         plausible: As of ``contrast``, by the first member.
         views: What each member reads.
+        bridge: As of ``contrast``.
     """
 
     weights: list[float] = msgspec.field(default_factory=list)
     space: Literal["logits", "log", "linear", "least"] = "linear"
     plausible: Share = 0.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
+    bridge: Bridge = ""
 
 
 class Contrast(Steered):
@@ -113,6 +122,7 @@ class Contrast(Steered):
             members = [*members, *members]
         models = _token_models(name, members, 2, "an expert and an amateur (or one, and two views)")
         views = _views(name, checked.views, models)
+        models = _bridged(models, checked.bridge)
         return cls(models, rule, views=views, reason="contrast", name=name)
 
 
@@ -127,6 +137,7 @@ class ProxyTuned(Steered):
         checked = read_settings("proxy-tuned", ProxyTunedSettings, settings)
         models = _token_models(name, members, 3, "the large one, a tuned and an untuned small one")
         views = _views(name, checked.views, models)
+        models = _bridged(models, checked.bridge)
         return cls(models, proxy(checked.strength), views=views, reason="proxy-tuned", name=name)
 
 
@@ -143,6 +154,7 @@ class Mixed(Steered):
         models = _token_models(name, members, len(weights), "one for each weight")
         rule = Mix(tuple(weights), checked.space, checked.plausible)
         views = _views(name, checked.views, models)
+        models = _bridged(models, checked.bridge)
         return cls(models, rule, views=views, reason=f"mixed-{checked.space}", name=name)
 
 
@@ -160,6 +172,14 @@ def _token_models(
             )
         models.append(member)
     return models
+
+
+def _bridged(models: Sequence[TokenModel], bridge: Bridge) -> list[TokenModel]:
+    if not bridge:
+        return list(models)
+    # One view of a model that is named twice: its sorted vocabulary takes seconds and megabytes.
+    views = {id(model): ByteModel(model) for model in models}
+    return [views[id(model)] for model in models]
 
 
 def _views(

@@ -10,17 +10,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pilotfish.config import Price
-from pilotfish.errors import ConfigError
+from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models.generate import NOTHING, write
-from pilotfish.models.held import Held
+from pilotfish.models.held import Held, common_prefix
 from pilotfish.models.protocols import Floats, Grammar, Session, TokenModel
 from pilotfish.models.sampling import Proposal
 from pilotfish.models.worker import Check, Emit, Worker
+from pilotfish.reason.byte_model import ByteModel, ByteSession
 from pilotfish.records import Chunk, Completion, Decision, Request, Usage
 
 Rule = Callable[[Sequence[Floats]], Floats]
 View = Callable[[Request], Request]
+Prompts = tuple[tuple[int, ...], ...]  # what each member reads of one request
+
+REQUEST = 1 << 40  # numbers from here stand for a request that each member reads as other tokens
+_REQUESTS = 256  # that are remembered
 
 
 class Steered:
@@ -55,7 +62,13 @@ class Steered:
         self.rule = rule
         self.name = name
         self.vocab = shared_vocabulary(models)
+        self._never = sorted({b for m in models if isinstance(m, ByteModel) for b in m.unwritable})
         self._views = list(views) or [None] * len(models)
+        # Members read a request as the same tokens, unless they have views, or tokens of their own.
+        bridged = any(isinstance(model, ByteModel) for model in models)
+        self._apart = len(models) > 1 and (bridged or any(self._views))
+        self._requests: dict[Prompts, int] = {}
+        self._next_request = REQUEST
         self._decision = Decision(name, name, reason)
         self._worker = Worker(name)
         self._held: list[Held] = []
@@ -70,15 +83,43 @@ class Steered:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token stands for (b"" for control tokens)."""
-        return self.models[0].token_bytes(token)
+        return self.models[0].token_bytes(token) if token < REQUEST else b""
 
     def ends(self, token: int) -> bool:
         """Whether this token ends an answer or the text."""
         return self.models[0].ends(token)
 
     def prompt_tokens(self, request: Request) -> list[int]:
-        """The request as the first member reads it."""
-        return self.models[0].prompt_tokens(request)
+        """The request as tokens; where the members read different ones, one number for all of them."""
+        if not self._apart:
+            return self.models[0].prompt_tokens(request)
+        pairs = zip(self.models, self._views, strict=True)
+        prompts = tuple(
+            tuple(m.prompt_tokens(view(request) if view else request)) for m, view in pairs
+        )
+        if prompts not in self._requests:
+            if len(self._requests) == _REQUESTS:
+                del self._requests[next(iter(self._requests))]
+            self._requests[prompts] = self._next_request
+            self._next_request += 1
+        return [self._requests[prompts]]
+
+    def prompts(self, token: int) -> Prompts:
+        """What each member reads in place of a number of :meth:`prompt_tokens`.
+
+        Raises:
+            RequestRefused: It stands for nothing, or that was long ago.
+        """
+        for prompts, number in self._requests.items():
+            if number == token:
+                return prompts
+        raise RequestRefused(f"Got token {token}, but expected one in [0, {self.vocab}).")
+
+    def prompt_usage(self, tokens: Sequence[int], kept: int) -> Usage:
+        """What the first member reads in place of these prompt tokens, ``kept`` of which were there."""
+        if tokens and tokens[0] >= REQUEST:
+            return Usage(len(self.prompts(tokens[0])[0]))
+        return Usage(len(tokens), 0, kept)
 
     def grammar(self, text: str) -> Grammar:
         """What may come next under a grammar in llama.cpp's notation (GBNF)."""
@@ -94,7 +135,9 @@ class Steered:
 
     def mixed(self, rows: Sequence[Floats]) -> Floats:
         """The rule over rows ``[n, vocab]`` of each member; what a larger vocabulary pads is cut off."""
-        return self.rule([row[..., : self.vocab] for row in rows])
+        mixed = self.rule([row[..., : self.vocab] for row in rows])
+        mixed[..., self._never] = -np.inf  # a byte that one member has no token for
+        return mixed
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request; the decision says how it was steered.
@@ -117,16 +160,23 @@ class Steered:
 
 
 class SteeredSession:
-    """One sequence in every member; see :class:`pilotfish.models.protocols.Session`."""
+    """One sequence in every member; see :class:`pilotfish.models.protocols.Session`.
 
-    def __init__(self, whole: Steered, sessions: Sequence[Session]) -> None:
+    It may begin with a number of :meth:`Steered.prompt_tokens`, in place of which each member reads its
+    own prompt.
+    """
+
+    def __init__(
+        self, whole: Steered, sessions: Sequence[Session], tokens: Sequence[int] = ()
+    ) -> None:
         self._whole = whole
         self._sessions = list(sessions)
+        self._tokens = list(tokens)
 
     @property
     def tokens(self) -> Sequence[int]:
         """The tokens fed so far."""
-        return self._sessions[0].tokens
+        return self._tokens
 
     @property
     def room(self) -> int:
@@ -135,22 +185,52 @@ class SteeredSession:
 
     def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
         """Append tokens; steered logits after each of them, or of the ``last``, ``[n, vocab]``."""
-        start = len(self.tokens)
+        start, wanted = len(self._tokens), len(tokens) if last is None else last
         try:
-            return self._whole.mixed([s.feed(tokens, last=last) for s in self._sessions])
+            rows = []
+            if not start:
+                for session, own in zip(self._sessions, self._own(tokens), strict=True):
+                    # What is left of the last prompt is not read again.
+                    kept = max(
+                        0, min(common_prefix(session.tokens, own), len(own) - max(1, wanted))
+                    )
+                    session.rewind(kept)
+                    rows.append(session.feed(own[kept:], last=wanted))
+            else:
+                rows = [session.feed(tokens, last=wanted) for session in self._sessions]
+            mixed = self._whole.mixed(rows)
         except BaseException:  # a member is full, or interrupted: all are as they were
-            for session in self._sessions:
-                session.rewind(min(start, len(session.tokens)))
+            self.rewind(start)
             raise
+        self._tokens.extend(tokens)
+        return mixed
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
-        for session in self._sessions:
-            session.rewind(length)
+        """Forget all but the first ``length`` tokens.
+
+        Raises:
+            RequestRefused: There are fewer.
+        """
+        if not 0 <= length <= len(self._tokens):
+            raise RequestRefused(
+                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
+            )
+        if length:  # a session that is to be empty keeps what the next one may begin with
+            owns = self._own(self._tokens[:1])
+            for session, own in zip(self._sessions, owns, strict=True):
+                session.rewind(min(len(own) + length - 1, len(session.tokens)))
+        del self._tokens[length:]
 
     def fork(self) -> SteeredSession:
         """A second session with the same past."""
-        return SteeredSession(self._whole, [session.fork() for session in self._sessions])
+        sessions = [session.fork() for session in self._sessions]
+        return SteeredSession(self._whole, sessions, self._tokens)
+
+    def _own(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What each member reads in place of tokens at the beginning."""
+        if not tokens or tokens[0] < REQUEST:
+            return [list(tokens)] * len(self._sessions)
+        return [[*prompt, *tokens[1:]] for prompt in self._whole.prompts(tokens[0])]
 
 
 class _Together:
@@ -180,6 +260,10 @@ class _Together:
     def room(self) -> int:
         return max(1, min(held.session.room for held in self._held))
 
+    def written(self, steps: int) -> int:
+        """The first member's tokens."""
+        return _tokens_of(self._held[0], self._prompts[0], steps)
+
     def cost(self, tokens: int) -> float | None:
         """What every member read and wrote; None where one has no price."""
         total = 0.0
@@ -187,8 +271,15 @@ class _Together:
             price: Price | None = getattr(held.model, "price", None)
             if price is None:
                 return None
-            total += price.cost(prompt + Usage(0, tokens))
+            total += price.cost(prompt + Usage(0, _tokens_of(held, prompt, tokens)))
         return total
+
+
+def _tokens_of(held: Held, prompt: Usage, steps: int) -> int:
+    """A member's own tokens of the answer, where the steps are bytes."""
+    if isinstance(held.session, ByteSession):
+        return held.session.written - prompt.prompt_tokens
+    return steps
 
 
 def shared_vocabulary(models: Sequence[TokenModel]) -> int:
@@ -208,12 +299,12 @@ def shared_vocabulary(models: Sequence[TokenModel]) -> int:
                 raise ConfigError(
                     f"The vocabularies of {first.name} and {other.name} differ: token {token} is "
                     f"{mine!r} in one and {its!r} in the other.",
-                    remedy="Mix models of one family, whose tokenizer is the same.",
+                    remedy='Set bridge = "bytes", or mix models of one family.',
                 )
     for model in models:
         if any(model.token_bytes(token) for token in range(size, model.vocab)):
             raise ConfigError(
                 f"The vocabulary of {model.name} has {model.vocab} tokens, another's only {size}.",
-                remedy="Mix models of one family, whose tokenizer is the same.",
+                remedy='Set bridge = "bytes", or mix models of one family.',
             )
     return size
