@@ -28,6 +28,7 @@ from pilotfish.errors import RequestRefused
 from pilotfish.models import chat_template, llama_labels
 from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
+from pilotfish.models.identity import file_identity
 from pilotfish.models.llama_cache import Cache, HeldPrompt, LlamaSession
 from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
 from pilotfish.models.llama_threads import ThreadChoice
@@ -66,6 +67,7 @@ class LlamaModel:
     Attributes:
         name: The name that answers carry.
         vocab: Number of tokens in the vocabulary.
+        identity: What its speed depends on: the file, its size and date, the threads.
 
     Raises:
         ConfigError: The file cannot be loaded, the context is too large for this machine, or the
@@ -86,6 +88,7 @@ class LlamaModel:
         self.tolerance = settings.tolerance
         self.weights = Weights(path)
         self.vocab = self.weights.vocab
+        self.identity = file_identity(path, settings.threads)
         threads = ThreadChoice(settings.threads)
         n_ctx = settings.context or min(max(self.weights.trained_context, 256), 4096)
         self._cache = Cache(Context(self.weights, n_ctx, threads))

@@ -25,6 +25,7 @@ from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
 from pilotfish.models.guidance import Guide
 from pilotfish.models.held import Held, HeldSource
+from pilotfish.models.identity import file_identity
 from pilotfish.models.logit_lens import layer_logits
 from pilotfish.models.protocols import Floats, Grammar
 from pilotfish.models.settings import read_settings
@@ -65,6 +66,7 @@ class TransformersModel:
     Attributes:
         name: The name that answers carry.
         vocab: Rows of the output layer, those that only pad it included.
+        identity: What its speed depends on: the file, its size and date, the device, dtype and threads.
 
     Raises:
         ConfigError: The library cannot load it.
@@ -100,6 +102,8 @@ class TransformersModel:
         trim_head(self.network, path)
         trained = int(getattr(self.network.config, "max_position_embeddings", 4096))
         self.context = min(settings.context or trained, trained)
+        where_it_runs = (str(self.device), settings.dtype, torch.get_num_threads())
+        self.identity = file_identity(path, *where_it_runs)
         self._bytes = _token_bytes(self.tokenizer, self.vocab)
         self._ends = _ends(self.tokenizer, self.network)
         self._worker = Worker(self.name)

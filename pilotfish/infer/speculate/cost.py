@@ -2,7 +2,7 @@
 
 Speculation pays where reading several tokens takes hardly longer than one. That differs a lot: on two
 cores a quantised model of llama.cpp takes nearly ``k`` times as long, a float32 one of torch hardly
-longer (the cost is reading the weights). So it is measured, in half a second, with the model's own
+longer (the cost is reading the weights). So it is measured, in a second or two, with the model's own
 session.
 """
 
@@ -21,9 +21,10 @@ import numpy as np
 
 from pilotfish.models.protocols import TokenModel
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
-_PAST = 64  # tokens that are there already
-_ROUNDS = 5
+SIZES = (1, 2, 3, 4, 6, 8, 12, 17)
+_PAST = 128  # tokens that are there already
+_SECONDS = 1.0  # after which no further round begins
+_ROUNDS = (3, 9)  # at least, at most
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,19 @@ class CostCurve:
 def measure(model: TokenModel, sizes: tuple[int, ...] = SIZES) -> CostCurve:
     """Time a model; the median of some rounds for each size, and never less than for a smaller one."""
     session = model.session()
-    some = (model.tokenize("The quick brown fox jumps over the lazy dog. ") * _PAST)[:_PAST]
+    text = model.tokenize("The quick brown fox jumps over the lazy dog. ") or [0]
+    some = (text * _PAST)[:_PAST]
     session.feed(some, last=1)
     found: dict[int, list[float]] = {k: [] for k in sizes}
-    for _ in range(_ROUNDS):
+    started = time.perf_counter()
+    for done in range(-1, _ROUNDS[1]):  # the first round only warms up
+        if done >= _ROUNDS[0] and time.perf_counter() - started > _SECONDS:
+            break
         for k in sizes:
             began = time.perf_counter()
             session.feed(some[:k], last=k)
-            found[k].append(time.perf_counter() - began)
+            if done >= 0:
+                found[k].append(time.perf_counter() - began)
             session.rewind(len(some))
     medians = [float(np.median(found[k])) for k in sizes]
     return CostCurve(dict(zip(sizes, np.maximum.accumulate(medians).tolist(), strict=True)))
@@ -75,7 +81,7 @@ def measured(model: TokenModel, folder: Path) -> CostCurve:
         folder: Of the user's cache.
     """
     machine = f"{platform.machine()}-{os.cpu_count()}-{platform.node()}"
-    kind = f"{type(model).__name__}-{model.name}-{model.vocab}"
+    kind = f"{type(model).__name__}-{_identity(model)}-{model.vocab}"
     name = hashlib.sha256(f"{kind}|{machine}".encode()).hexdigest()[:16]
     path = folder / "speculation" / f"{name}.json"
     try:
@@ -91,3 +97,12 @@ def measured(model: TokenModel, folder: Path) -> CostCurve:
     part.write_text(json.dumps({"model": kind, "machine": machine, "seconds": dict(curve.seconds)}))
     part.replace(path)
     return curve
+
+
+def _identity(model: TokenModel) -> str:
+    """What its speed depends on: two files may have one name, and one file many settings."""
+    own = getattr(model, "identity", None)
+    members = getattr(model, "models", None)  # of a composite
+    if own is None and members:
+        own = "+".join(map(_identity, members))
+    return f"{model.name}|{own or ''}"

@@ -1,24 +1,45 @@
-"""How many tokens a draft should guess: what is expected to be fastest, down to none.
+"""Which guesses the target should read: those with the highest expected speed, down to none.
 
-With acceptance ``a``, ``k`` guesses give ``1 + a + ... + a^k`` tokens (Leviathan et al. 2023, equation 1)
-for the time of reading ``k + 1`` at once and of drafting ``k``. Acceptance is tracked live, for each kind
-of guess; guesses that cost nothing are compared with what came even when they were not used, so that a
-draft that is useless is never paid for, and one that becomes useful is noticed.
+A guess is right with the acceptance of its kind, given that all before it were, so a set of guesses gives
+``1 + sum(chances)`` tokens (Leviathan et al. 2023, equation 1, is the case of one kind and no branches)
+for the time of reading ``1 + n`` tokens at once. Taking them by falling chance gives the best tree of
+each size (Chen et al. 2024, Sequoia; Li et al. 2024, EAGLE-2); the size follows from the measured costs.
+
+Three things keep it from being slower than no speculation. Acceptance is tracked live, for each kind of
+guess, and of guesses that cost nothing also where they were not used. Costs are corrected by what the
+readings really take. And what speculation won and lost is counted: while it lost more than a small share
+of all time, nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from pilotfish.infer.speculate.drafts import Node
 
 LONGEST = 16
 FORGET = 0.97  # weight of what was known, with each new outcome
-PRIOR = (1.0, 2.0)  # accepted and tried, before anything was seen
+PRIOR = 2.0  # outcomes that the guess before any outcome is worth
 MARGIN = 1.05  # expected speed-up below which nothing is drafted: estimates have errors
-PROBE_FIRST, PROBE_LAST = 32, 2048  # tokens until a draft that does not pay is tried again
+TREE_MARGIN = 1.02  # expected speed-up over the best chain below which no tree is read
+CREDIT = 16.0  # tokens' time that speculation may lose before it won anything
+LOSS = 0.01  # share of all time that it may lose later
+KEEP = (
+    0.9995  # of what was won, lost and spent, with each step: old gains must not pay for new losses
+)
+FOLLOW, RESHAPE = (
+    0.1,
+    0.03,
+)  # weight of a new timing, for the machine's speed and for this size alone
+BURST = 6  # steps in a row when a draft that does not pay is tried again
+ANY = -1  # the kind of every guess of a draft that costs something
 
 
 class Acceptance:
     """The share of guesses that are right, of late.
+
+    Args:
+        guess: What it is taken for before anything was seen.
 
     >>> a = Acceptance()
     >>> for _ in range(200): a.tell(True)
@@ -26,8 +47,8 @@ class Acceptance:
     True
     """
 
-    def __init__(self) -> None:
-        self._accepted, self._tried = PRIOR
+    def __init__(self, guess: float = 0.5) -> None:
+        self._accepted, self._tried = PRIOR * guess, PRIOR
 
     @property
     def rate(self) -> float:
@@ -41,7 +62,7 @@ class Acceptance:
 
 
 def expected_tokens(rate: float, k: int) -> float:
-    """Tokens from ``k`` guesses with acceptance ``rate`` in [0, 1], the target's own one included.
+    """Tokens from ``k`` guesses in a chain with acceptance ``rate`` in [0, 1], the target's own included.
 
     >>> expected_tokens(0.5, 2), expected_tokens(1.0, 3)
     (1.75, 4.0)
@@ -50,56 +71,168 @@ def expected_tokens(rate: float, k: int) -> float:
 
 
 class Length:
-    """Chooses how many tokens to draft.
+    """Chooses what to draft and to read.
 
     Args:
         verify: Seconds to read ``k`` tokens at once.
         draft_cost: Seconds to draft one.
-        longest: Never more.
+        longest: Never more guesses.
 
     Attributes:
-        rates: Acceptance by kind.
+        rates: Acceptance by kind and rank.
+        balance: Seconds that speculation won (lost, where negative) over reading token by token.
     """
 
     def __init__(
-        self, verify: Callable[[int], float], draft_cost: float, longest: int = LONGEST
+        self, verify: Callable[[int], float], draft_cost: float = 0.0, longest: int = LONGEST
     ) -> None:
-        self.verify = verify
         self.draft_cost = draft_cost
         self.longest = longest
-        self.rates: dict[int, Acceptance] = {}
-        self._idle = 0
-        self._patience = PROBE_FIRST
+        self.rates: dict[tuple[int, int], Acceptance] = {}
+        self.balance = 0.0
+        self._costs = [0.0, *(verify(k) for k in range(1, longest + 2))]
+        self._scale = 1.0  # how much slower this machine is now than it was when it was measured
+        self._total = 0.0  # seconds
+        self._idle = float("inf")  # seconds since a draft that does not pay was tried
+        self._burst = 0
+        self._won, self._took = 0.0, 0.0  # of late, by a draft that costs: seconds of plain reading
 
-    def rate(self, kind: int) -> float:
-        """The acceptance of a kind of guesses."""
-        return self.rates.setdefault(kind, Acceptance()).rate
+    @property
+    def plain(self) -> float:
+        """Seconds to read one token."""
+        return self._scale * self._costs[1]
 
-    def best(self, kind: int) -> int:
-        """The number of guesses with the highest expected speed; 0 unless one is clearly faster."""
-        rate = self.rate(kind)
-        plain = 1 / self.verify(1)
-        chosen, fastest = 0, MARGIN * plain
-        for k in range(1, self.longest + 1):
-            speed = expected_tokens(rate, k) / (self.verify(k + 1) + k * self.draft_cost)
+    def cost(self, k: int) -> float:
+        """Seconds to read ``k`` tokens at once, as things are now."""
+        return self._scale * self._costs[k]
+
+    def rate(self, kind: int, rank: int = 0) -> float:
+        """The acceptance of a kind of guesses; one that was never seen is like the next lower one."""
+        return self._acceptance(kind, rank).rate
+
+    def _acceptance(self, kind: int, rank: int) -> Acceptance:
+        known = self.rates.get((kind, rank))
+        if known is None:
+            below = self.rates.get((kind - 1, rank))
+            guess = below.rate if below else (0.2 if rank else 0.5)
+            known = self.rates[kind, rank] = Acceptance(guess)
+        return known
+
+    def chances(self, nodes: Sequence[Node]) -> list[float]:
+        """The probability of each guess to be right together with those before it."""
+        found: list[float] = []
+        left: dict[int, float] = {}  # what the older children of a node leave
+        for node in nodes:
+            before = left.get(node.parent, found[node.parent] if node.parent >= 0 else 1.0)
+            found.append(before * self.rate(node.kind, node.rank))
+            left[node.parent] = before - found[-1]
+        return found
+
+    def best(self, nodes: Sequence[Node], most: int, *, sunk: bool = False) -> list[int]:
+        """Places of the guesses to be read, ascending; none unless some are clearly faster.
+
+        Args:
+            nodes: Parents before children.
+            most: At most so many.
+            sunk: They were paid for, so that any gain counts.
+        """
+        most = min(most, self.longest)
+        if not nodes or most <= 0:
+            return []
+        chances = self.chances(nodes)
+        trunk = [i for i, node in enumerate(nodes) if not node.rank and node.parent == i - 1]
+        needed = (1.0 if sunk else MARGIN) / self._costs[1]
+        chain, speed = self._fastest([chances[i] for i in trunk[:most]], needed)
+        if len(trunk) == len(nodes):
+            return trunk[:chain]
+        order = sorted(range(len(nodes)), key=lambda i: -chances[i])[:most]  # stable
+        size, _ = self._fastest([chances[i] for i in order], TREE_MARGIN * max(speed, needed))
+        return sorted(order[:size]) if size else trunk[:chain]
+
+    def _fastest(self, chances: Sequence[float], needed: float) -> tuple[int, float]:
+        """How many of these to read for the most tokens in a second; 0 if ``needed`` is not reached."""
+        chosen, fastest, tokens = 0, needed, 1.0
+        for n, chance in enumerate(chances, 1):
+            tokens += chance
+            speed = tokens / self._costs[n + 1]
             if speed > fastest:
-                chosen, fastest = k, speed
-        return chosen
+                chosen, fastest = n, speed
+        return chosen, fastest
 
-    def choose(self, kind: int = 0) -> int:
-        """As :meth:`best`; a draft that costs something and does not pay is tried now and then."""
-        chosen = self.best(kind)
-        if chosen or not self.draft_cost:
-            self._idle, self._patience = 0, PROBE_FIRST
-            return chosen
-        self._idle += 1
-        if self._idle < self._patience:
-            return 0
-        self._idle, self._patience = 0, min(2 * self._patience, PROBE_LAST)
-        return 1
+    def may(self) -> bool:
+        """Whether speculation has not lost too much so far."""
+        return self.balance > -(CREDIT * self.plain + LOSS * self._total)
 
-    def tell(self, kind: int, accepted: bool) -> None:
-        """Whether a guess was right, all before it having been."""
-        self.rates.setdefault(kind, Acceptance()).tell(accepted)
-        if accepted:  # one that begins to hold is tried again at once
-            self._idle = self._patience
+    def begins(self, catch_up: float, left: float) -> bool:
+        """Whether a draft that costs something should guess now.
+
+        Args:
+            catch_up: Seconds until it has read what is certain.
+            left: Tokens that the answer is expected to have yet.
+        """
+        if self._burst:
+            self._burst -= 1
+            return True
+        saved = self.plain - 1 / self._expected_speed()
+        if saved * left > catch_up and self.may():
+            return True
+        trial = catch_up + BURST * (self.draft_cost + self.cost(2) - self.plain)
+        if LOSS * self._idle > trial and self.may():
+            self._idle, self._burst = 0.0, BURST - 1
+            return True
+        return False
+
+    def _expected_speed(self) -> float:
+        """Tokens in a second with a draft that costs something; as it was of late, once that is known."""
+        plain = 1 / self.plain
+        if self._took > 16 * self.plain:
+            speed = plain * self._won / self._took
+            return speed if speed > 1.01 * plain else plain
+        rate, fastest = self.rate(ANY), MARGIN * plain
+        for k in range(1, self.longest + 1):
+            speed = expected_tokens(rate, k) / (self.cost(k + 1) + k * self.draft_cost)
+            fastest = max(fastest, speed)
+        return fastest if fastest > MARGIN * plain else plain
+
+    def worth(self, nodes: Sequence[Node]) -> bool:
+        """Whether one more guess, or some more, at the end of a chain raises the expected speed."""
+        n = len(nodes)
+        if n >= self.longest:
+            return False
+        rate = self.rate(ANY)
+        chance = 1.0
+        tokens = 1.0
+        for node in nodes:
+            chance *= self.rate(node.kind)
+            tokens += chance
+        now = tokens / (self.cost(n + 1) + n * self.draft_cost)
+        for m in range(1, self.longest - n + 1):
+            chance *= rate
+            tokens += chance
+            if tokens / (self.cost(n + m + 1) + (n + m) * self.draft_cost) > now:
+                return True
+        return False
+
+    def tell(self, node: Node, accepted: bool) -> None:
+        """Whether a guess was right, all before it having been and its elders not."""
+        self._acceptance(node.kind, node.rank).tell(accepted)
+        if not node.rank:
+            self._acceptance(ANY, 0).tell(accepted)
+
+    def timed(self, k: int, seconds: float) -> None:
+        """What reading ``k`` tokens at once really took."""
+        if k < len(self._costs):
+            ratio = min(max(seconds / self.cost(k), 0.5), 2.0)
+            self._costs[k] *= ratio**RESHAPE
+            self._scale *= ratio**FOLLOW
+
+    def account(self, tokens: int, seconds: float, *, drafted: bool) -> None:
+        """What a step gave and took, its drafting included."""
+        self._total = KEEP * self._total + seconds
+        self.balance *= KEEP
+        self._idle += seconds
+        if drafted:
+            plain = tokens * self.plain
+            self.balance += plain - seconds
+            self._won = FORGET * self._won + plain
+            self._took = FORGET * self._took + seconds
