@@ -10,6 +10,7 @@ judge fails scores 0, so that nothing is kept unjudged.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import time
@@ -186,7 +187,8 @@ class PolicyModel:
                 yield chunk
 
     async def _answer(self, request: Request, *, whole: bool) -> AsyncIterator[Chunk]:
-        view = self.look(request)
+        waits = getattr(self.predictor, "waits", False)
+        view = await asyncio.to_thread(self.look, request) if waits else self.look(request)
         case = _Case(self.name, self.policy)
         while True:
             step = self.policy.step(view)

@@ -46,6 +46,7 @@ class Forest(Fitted):
         trees: int = 200,
         leaf: int | Sequence[int] = 20,
         directions: int = 40,
+        bootstrap: bool = False,
     ) -> Self:
         """Grow the trees.
 
@@ -56,6 +57,9 @@ class Forest(Fitted):
             trees: How many.
             leaf: Questions in a leaf at least; of several, the one with the least out-of-bag error.
             directions: Main directions of each encoder's embedding that are used.
+            bootstrap: Whether each tree sees a sample of the questions with replacement. It then predicts
+                what it was fitted on from the trees that did not see it (``left_out``), which a stack
+                otherwise fits five more forests for; but with few questions it is less good.
         """
         from sklearn.ensemble import ExtraTreesRegressor
 
@@ -66,17 +70,29 @@ class Forest(Fitted):
         )
         filled = np.where(np.isnan(outcomes.quality), outcomes.mean_quality(), outcomes.quality)
         x = cls._inputs(features, main, outcomes.texts)
-        # Drawn with replacement, so that each question is predicted by the trees that did not see it.
-        found = []
-        for size in leaf if isinstance(leaf, Sequence) else [leaf]:
-            grown = ExtraTreesRegressor(
-                trees, min_samples_leaf=size, max_features=0.3, bootstrap=True, random_state=seed
-            ).fit(x, filled)
-            unseen = _out_of_bag(grown, x, filled.shape[1])
-            off = filled - unseen  # what counts is who answers better, not how easy the question is
-            apart = off - off.mean(axis=1, keepdims=True) if off.shape[1] > 1 else off
-            found.append((float(np.nanmean(apart**2)), grown, unseen))
-        _, grown, unseen = min(found, key=lambda one: one[0])
+        sizes = tuple(leaf) if isinstance(leaf, Sequence) else (leaf,)
+
+        def grow(size: int, drawn: bool) -> Any:
+            method = ExtraTreesRegressor(
+                trees, min_samples_leaf=size, max_features=0.3, bootstrap=drawn, random_state=seed
+            )
+            return method.fit(x, filled)
+
+        size, unseen = sizes[0], None
+        if bootstrap or len(sizes) > 1:
+            # Drawn with replacement, so that each question is predicted by the trees that did not see it.
+            found = []
+            for each in sizes:
+                drawn = grow(each, True)
+                said = _out_of_bag(drawn, x, filled.shape[1])
+                off = (
+                    filled - said
+                )  # what counts is who answers better, not how easy the question is
+                apart = off - off.mean(axis=1, keepdims=True) if off.shape[1] > 1 else off
+                found.append((float(np.nanmean(apart**2)), each, drawn, said))
+            _, size, grown, unseen = min(found, key=lambda one: one[0])
+        if not bootstrap:
+            grown, unseen = grow(size, False), None
         made = cls(outcomes.models, features, main, Trees.of_forest(grown.estimators_))
         made.left_out = unseen
         return made

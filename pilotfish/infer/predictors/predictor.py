@@ -33,8 +33,7 @@ class Prediction:
         mean: ``[n, models]``. In [0, 1]; predictors that learn from preferences give the probability of
             being preferred to another model of the pool.
         std: Standard deviation of the mean itself, ``[n, models]``, not negative: how far the estimate
-        may
-            be off because little like this text was seen, not how much answers vary.
+            may be off because little like this text was seen, not how much answers vary.
     """
 
     mean: Floats
@@ -46,7 +45,8 @@ class QualityPredictor(Protocol):
     """A fitted predictor.
 
     It may have an attribute ``left_out``, what it predicts for each row it was fitted on from all
-    others ``[n, models]``; :mod:`~pilotfish.infer.predictors.stacked` then need not fit it again.
+    others ``[n, models]``; :mod:`~pilotfish.infer.predictors.stacked` then need not fit it again. It
+    may have one ``waits``, true where it asks another model before it predicts.
 
     Attributes:
         models: The models it knows, in the order of its columns.
@@ -110,6 +110,11 @@ class FittedPredictor:
     def classes(self) -> tuple[str, ...]:
         """The models, under the name that classifiers use."""
         return self.predictor.models
+
+    @property
+    def waits(self) -> bool:
+        """Whether predicting asks another model, so that an event loop must not wait for it."""
+        return bool(getattr(self.predictor, "waits", False))
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """The quality expected of each model's answer to each text, ``[n, models]``."""

@@ -1,23 +1,27 @@
 """Ask a local model whether it knows, before it answers: no training, one forward pass.
 
 Query-level uncertainty (Chen et al. 2025): the prompt asks the model to say Yes or No to whether
-it can answer the query, and ``P(Yes)`` is read from its logits without generating anything. Their
-Internal Confidence is ``sum_nl w_n w_l P(Yes | token n, layer l)`` with weights proportional to
-``exp(-locality d^2)`` at the distance ``d`` from the last token and the last layer.
+it can answer the query, and ``P(Yes)`` is read from its states without generating anything. Their
+Internal Confidence is ``sum_nl w_n w_l P(Yes | token n, layer l)``, each layer's state going through
+the output layer as it is, with weights proportional to ``exp(-locality d^2)`` at the distance ``d``
+from the last token and the last layer.
 
-Difference: a token model gives the logits of its last layer only, so the sum is over tokens alone;
-at their locality of 1 the last layer has 73% of the weight and the last four tokens have
-all but 0.01% of it. ``window=1`` is the paper's baseline P(Yes). It says something about one model;
-the others get their mean recorded quality. Where outcomes show the model's quality, its confidence
-is mapped to it by isotonic regression; without, the confidence is reported as it is.
+Two forms. ``"internal"`` is the paper's, for models that give their layers' states (the
+``transformers`` backend). ``"last-layer"`` sums over tokens alone, for models that give nothing but
+logits (llama.cpp); at the paper's locality of 1 the last layer has 73% of the weight. In both the
+last four tokens have all but 0.01% of it; ``window=1`` with the last layer is the paper's
+baseline P(Yes). It says something about one model; the others get their mean recorded quality.
+Where outcomes show the model's quality, its confidence is mapped to it by isotonic regression;
+without, the confidence is reported as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.infer.outcomes import Floats, Outcomes
@@ -31,6 +35,21 @@ PROMPT = (
 )
 MAX_CHARS = 8_000
 
+Form = Literal["internal", "last-layer"]
+
+
+@runtime_checkable
+class LayeredModel(TokenModel, Protocol):
+    """A token model that shows what its layers would say."""
+
+    def layer_logits(self, tokens: Sequence[int], of: Sequence[int], *, last: int = 1) -> Floats:
+        """Logits of the tokens ``of`` at every layer, ``[layers, last, len(of)]``.
+
+        Raises:
+            RequestRefused: They do not fit the context.
+        """
+        ...
+
 
 class SelfKnowledge:
     """A local model's confidence, mapped to quality.
@@ -42,6 +61,7 @@ class SelfKnowledge:
         spec: What loads it again.
         window: Last tokens that are averaged.
         locality: How fast their weights fall off.
+        form: Which layers are read.
         steps: Confidences and the qualities they stand for ``[steps, 2]``; empty without labels.
         mean: Mean quality of each model ``[models]``.
         std: Standard error of the quality ``[models]``.
@@ -49,6 +69,7 @@ class SelfKnowledge:
 
     embeds: ClassVar[bool] = False
     needs: ClassVar[str] = "texts"
+    waits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,6 +79,7 @@ class SelfKnowledge:
         spec: str,
         window: int,
         locality: float,
+        form: Form,
         steps: Floats,
         mean: Floats,
         std: Floats,
@@ -68,6 +90,7 @@ class SelfKnowledge:
         self.spec = spec
         self.window = window
         self.locality = locality
+        self.form = form
         self.steps = steps
         self.mean = mean
         self.std = std
@@ -84,6 +107,7 @@ class SelfKnowledge:
         local: str = "",
         window: int = 4,
         locality: float = 1.0,
+        form: Form | Literal[""] = "",
     ) -> Self:
         """Read the local model's confidence in each question, and what became of it.
 
@@ -92,13 +116,16 @@ class SelfKnowledge:
             encoder: Not used.
             seed: Not used; nothing is random.
             token_model: The local model; default: what ``spec`` loads.
-            spec: For example ``llama.cpp:qwen2.5-coder-1.5b``; stored, to load the model again.
+            spec: For example ``transformers:qwen2.5-coder-0.5b``; stored, to load the model again.
             local: Its name among the outcomes' models; default the first.
             window: Last tokens of the prompt that are averaged; 1 is P(Yes).
-            locality: How fast their weights fall off.
+            locality: How fast the weights of tokens and layers fall off.
+            form: ``"internal"``: all layers; ``"last-layer"``: the model's logits only; default: the
+                first where the model gives its layers' states.
 
         Raises:
-            ConfigError: There is no local model, or ``local`` is none of the outcomes' models.
+            ConfigError: There is no local model, ``local`` is none of the outcomes' models, or the
+                model does not give what the form reads.
         """
         if token_model is None and not spec:
             raise ConfigError(
@@ -111,11 +138,13 @@ class SelfKnowledge:
                 f"Got local = {local!r}, but the models are {', '.join(outcomes.models)}."
             )
         model = token_model if token_model is not None else _load(spec)
+        used: Form = form or ("internal" if isinstance(model, LayeredModel) else "last-layer")
+        _check(model, used)
         mean = np.nan_to_num(outcomes.mean_quality(), nan=0.5)
         known = ~np.isnan(outcomes.quality)
         std = np.sqrt(np.maximum(mean * (1 - mean), 1e-4) / np.maximum(known.sum(axis=0), 1))
         nothing = np.zeros((0, 2), np.float32)
-        made = cls(outcomes.models, local, model, spec, window, locality, nothing, mean, std)
+        made = cls(outcomes.models, local, model, spec, window, locality, used, nothing, mean, std)
         at = outcomes.models.index(local)
         if known[:, at].any():
             from sklearn.isotonic import IsotonicRegression
@@ -128,11 +157,9 @@ class SelfKnowledge:
         return made
 
     def confidence(self, texts: Sequence[str]) -> Floats:
-        """``sum_n w_n P(Yes | n)`` for each text ``[n]``, in [0, 1]."""
-        return np.array(
-            [yes_probability(self.token_model, text, self.window, self.locality) for text in texts],
-            np.float32,
-        )
+        """``sum w P(Yes)`` for each text ``[n]``, in [0, 1]."""
+        own = self.token_model, self.window, self.locality, self.form
+        return np.array([internal_confidence(text, *own) for text in texts], np.float32)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """The local model's expected quality, and the others' mean, ``[n, models]``."""
@@ -156,18 +183,25 @@ class SelfKnowledge:
             )
         settings = {"local": self.local, "spec": self.spec, "window": self.window}
         arrays = {"steps": self.steps, "mean": self.mean, "std": self.std}
-        return {**settings, "locality": self.locality}, arrays
+        return {**settings, "locality": self.locality, "form": self.form}, arrays
 
     @classmethod
     def restore(cls, settings: Mapping[str, Any], arrays: Arrays, encoder: Encoder | None) -> Self:
-        """Rebuild from :meth:`state`; loads the local model."""
+        """Rebuild from :meth:`state`; loads the local model.
+
+        Raises:
+            ConfigError: The model that the spec names here does not give what the form reads.
+        """
+        model = _load(settings["spec"])
+        _check(model, settings["form"])
         return cls(
             settings["models"],
             settings["local"],
-            _load(settings["spec"]),
+            model,
             settings["spec"],
             int(settings["window"]),
             float(settings["locality"]),
+            settings["form"],
             arrays["steps"],
             arrays["mean"],
             arrays["std"],
@@ -186,31 +220,53 @@ def _load(spec: str) -> TokenModel:
     return model
 
 
-def yes_probability(model: TokenModel, query: str, window: int = 4, locality: float = 1.0) -> float:
-    """The weighted mean over the last ``window`` tokens of ``P(Yes)`` against ``P(No)``.
+def _check(model: TokenModel, form: str) -> None:
+    if form not in ("internal", "last-layer"):
+        raise ConfigError(f"Got form {form!r}, but expected internal or last-layer.")
+    if form == "internal" and not isinstance(model, LayeredModel):
+        raise ConfigError(
+            f"The model {model.name!r} gives the logits of its last layer only.",
+            remedy="Load it by the transformers backend, or set form=last-layer",
+        )
 
-    A question that does not fit the model's context has the probability 0.
+
+def internal_confidence(
+    query: str,
+    model: TokenModel,
+    window: int = 4,
+    locality: float = 1.0,
+    form: Form = "last-layer",
+) -> float:
+    """The weighted mean of ``P(Yes)`` against ``P(No)`` over the last tokens, and over layers.
+
+    A question that does not fit the model's context has the confidence 0.
 
     Args:
-        model: Gives logits.
         query: The question; its first 8,000 characters are read.
+        model: Gives logits.
         window: Last tokens of the prompt.
-        locality: Weights are proportional to ``exp(-locality d^2)``, ``d`` tokens from the end.
+        locality: Weights are proportional to ``exp(-locality d^2)``, ``d`` tokens or layers from the
+            end.
+        form: Which layers are read.
     """
+    tokens = model.tokenize(PROMPT.format(query=query[:MAX_CHARS]))
+    said = model.tokenize(" Yes")[0], model.tokenize(" No")[0]
+    last = min(window, len(tokens))
     try:
-        return _read(model, query, window, locality)
+        if form == "internal" and isinstance(model, LayeredModel):
+            logits = model.layer_logits(tokens, said, last=last).astype(np.float64)
+        else:
+            session = model.session()
+            if len(tokens) > last:
+                session.feed(tokens[:-last], last=1)
+            logits = session.feed(tokens[-last:])[None, :, said].astype(np.float64)
     except RequestRefused:  # longer than its context: it cannot answer that
         return 0.0
+    p = 0.5 * (1 + np.tanh(0.5 * (logits[:, :, 0] - logits[:, :, 1])))
+    return float(_weights(len(p), locality) @ p @ _weights(last, locality))
 
 
-def _read(model: TokenModel, query: str, window: int, locality: float) -> float:
-    tokens = model.tokenize(PROMPT.format(query=query[:MAX_CHARS]))
-    yes, no = model.tokenize(" Yes")[0], model.tokenize(" No")[0]
-    session = model.session()
-    last = min(window, len(tokens))
-    if len(tokens) > last:
-        session.feed(tokens[:-last])
-    logits = session.feed(tokens[-last:]).astype(np.float64)
-    p = 0.5 * (1 + np.tanh(0.5 * (logits[:, yes] - logits[:, no])))
-    weight = np.exp(-locality * np.arange(last)[::-1] ** 2.0)
-    return float((weight / weight.sum()) @ p)
+def _weights(count: int, locality: float) -> NDArray[np.float64]:
+    """``exp(-locality d^2)`` for distances ``d`` from the end, summing to 1."""
+    weight = np.exp(-locality * np.arange(count)[::-1] ** 2.0)
+    return np.asarray(weight / weight.sum(), np.float64)

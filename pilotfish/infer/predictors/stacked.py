@@ -54,6 +54,11 @@ class Stacked:
         self.weights = weights
         self.center = center
 
+    @property
+    def waits(self) -> bool:
+        """Whether a part asks another model before it predicts."""
+        return any(getattr(part, "waits", False) for part in self.parts)
+
     @classmethod
     def fit(
         cls,

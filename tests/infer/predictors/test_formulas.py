@@ -14,7 +14,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
-from pilotfish.errors import ArtifactError, ConfigError, InputError, RequestRefused
+from pilotfish.errors import ArtifactError, InputError
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.predictors.agreement import noise_variance
 from pilotfish.infer.predictors.average import Average
@@ -34,10 +34,8 @@ from pilotfish.infer.predictors.mlp import Perceptron
 from pilotfish.infer.predictors.preferences import bradley_terry, win_rate, wins
 from pilotfish.infer.predictors.reward_distilled import smooth
 from pilotfish.infer.predictors.ridge import gram_matrix, solve_ridge
-from pilotfish.infer.predictors.self_knowledge import PROMPT, SelfKnowledge, yes_probability
 from pilotfish.infer.predictors.stacked import stacking_weights
 from pilotfish.infer.predictors.svm import SupportVectors, best_model
-from pilotfish.infer.predictors.tags import Tags, tags_of
 from pilotfish.infer.predictors.text_statistics import NAMES, text_statistics
 from pilotfish.infer.predictors.trees import Trees
 
@@ -188,14 +186,25 @@ def test_the_kernel_is_a_gaussian_process_mean() -> None:
     assert made.predict(data.texts).mean == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_forest_is_scikit_learns() -> None:
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_the_forest_is_scikit_learns(bootstrap: bool) -> None:
     data = noisy(120)
-    made = Forest.fit(data, Plane(), 5, trees=20, leaf=3)
+    made = Forest.fit(data, Plane(), 5, trees=20, leaf=3, bootstrap=bootstrap)
     x = Forest._inputs(made.features, made.directions, data.texts)
     trees = ExtraTreesRegressor(
-        20, min_samples_leaf=3, max_features=0.3, bootstrap=True, random_state=5, oob_score=True
+        20,
+        min_samples_leaf=3,
+        max_features=0.3,
+        bootstrap=bootstrap,
+        random_state=5,
+        oob_score=bootstrap,
     ).fit(x, data.quality)
     assert made.predict(data.texts).mean == pytest.approx(trees.predict(x), abs=1e-5)
+    alone = np.vstack([made.predict([text]).mean for text in data.texts[:20]])
+    assert alone == pytest.approx(trees.predict(x[:20]), abs=1e-5)
+    if not bootstrap:
+        assert made.left_out is None
+        return
     assert made.left_out is not None
     seen = ~np.isnan(made.left_out)
     assert made.left_out[seen] == pytest.approx(trees.oob_prediction_[seen], abs=1e-5)
@@ -226,7 +235,7 @@ def test_several_leaf_sizes_are_chosen_from_by_the_out_of_bag_error() -> None:
     data = noisy(120)
     errors = []
     for leaf in (2, 30):
-        left_out = Forest.fit(data, Plane(), 1, trees=30, leaf=leaf).left_out
+        left_out = Forest.fit(data, Plane(), 1, trees=30, leaf=leaf, bootstrap=True).left_out
         assert left_out is not None
         off = data.quality - left_out
         errors.append(np.nanmean((off - off.mean(axis=1, keepdims=True)) ** 2))
@@ -391,90 +400,6 @@ def test_agreement_of_two_models_tells_nothing() -> None:
     data = outcomes_of(["1 0", "0 1", "1 1"], np.full((3, 2), NAN), answers=answers)
     with pytest.raises(InputError, match="3 at least"):
         Agreement.fit(data, Plane(), 0)
-
-
-def test_tags_are_scored_by_who_wins_on_them() -> None:
-    texts = ["solve integral"] * 6 + ["write poem"] * 6
-    data = outcomes_of(texts, [[1, 0]] * 6 + [[0, 1]] * 6)
-    made = Tags.fit(data, None, 0, max_share=0.6, prior=6)
-    assert made.tags == ["integral", "poem", "solve", "write"]
-    # 6 questions, each 0.5 above the mean, shrunk by 6 more without a difference.
-    assert made.scores[0] == pytest.approx([0.25, -0.25])
-    assert made.predict(["Solve this"]).mean[0] == pytest.approx([0.75, 0.25])
-    assert made.predict(["nothing known"]).mean[0] == pytest.approx([0.5, 0.5])
-    assert Tags.fit(data, None, 0, max_share=0.4).tags == []
-    assert tags_of("Two 22 tigers, 7 TIGERS") == ["two", "0", "tigers"]
-
-
-class YesMan:
-    """A token model: tokens are characters; says Yes by as much as the question has letters a."""
-
-    name = "yes-man"
-    vocab = 256
-
-    def __init__(self, longest: int = 10**6) -> None:
-        self.longest = longest
-
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return list(text.strip().encode()) if text.strip() in ("Yes", "No") else list(text.encode())
-
-    def token_bytes(self, token: int) -> bytes:
-        return bytes([token])
-
-    def session(self) -> YesMan.Session:
-        return YesMan.Session(self.longest)
-
-    class Session:
-        def __init__(self, longest: int) -> None:
-            self.tokens: list[int] = []
-            self.longest = longest
-
-        def feed(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
-            rows = []
-            for token in tokens:
-                self.tokens.append(token)
-                if len(self.tokens) > self.longest:
-                    raise RequestRefused("The context is full.")
-                row = np.zeros(256, np.float32)
-                row[ord("Y")] = self.tokens.count(ord("a")) + len(self.tokens) / 100
-                rows.append(row)
-            return np.stack(rows)
-
-        def rewind(self, length: int) -> None:
-            del self.tokens[length:]
-
-        def fork(self) -> YesMan.Session:
-            raise NotImplementedError
-
-
-def test_internal_confidence_is_its_weighted_sum() -> None:
-    prompt = PROMPT.format(query="banana")
-    letters = prompt.count("a")
-
-    def p(end: int) -> float:
-        return 1 / (1 + math.exp(-(letters + (len(prompt) - end) / 100)))
-
-    assert yes_probability(YesMan(), "banana", window=1) == pytest.approx(p(0), abs=1e-6)
-    weights = [math.exp(-0.5 * d * d) for d in range(3)]
-    by_hand = sum(w * p(d) for d, w in enumerate(weights)) / sum(weights)
-    assert yes_probability(YesMan(), "banana", 3, 0.5) == pytest.approx(by_hand, abs=1e-6)
-    assert yes_probability(YesMan(longest=20), "banana") == 0, "longer than its context"
-
-
-def test_self_knowledge_is_mapped_to_quality() -> None:
-    texts = ["a" * (i % 5) for i in range(50)]
-    data = outcomes_of(texts, [[i % 5 / 4, 1] for i in range(50)])
-    made = SelfKnowledge.fit(data, None, 0, token_model=YesMan(), local="a")
-    said = made.predict(["", "aa", "aaaa"])
-    assert said.mean[:, 0] == pytest.approx([0, 0.5, 1], abs=1e-3)
-    assert said.mean[:, 1].tolist() == [1, 1, 1]
-    unknown = outcomes_of(texts, np.full((50, 2), NAN))
-    plain = SelfKnowledge.fit(unknown, None, 0, token_model=YesMan(), local="b")
-    assert plain.predict(["aa"]).mean[0, 1] == pytest.approx(yes_probability(YesMan(), "aa"))
-    with pytest.raises(ConfigError, match="without its spec"):
-        made.state()
-    with pytest.raises(ConfigError, match="neither a token model nor a spec"):
-        SelfKnowledge.fit(data, None, 0)
 
 
 @pytest.mark.parametrize("models", [2, 4])
