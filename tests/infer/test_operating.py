@@ -50,6 +50,7 @@ PROMISED = [
     "logistic",
     "cascade:score",
     "cascade:model-agreement,pattern=[0-9]+",
+    "cascade:learned,pattern=[0-9]+",
     "synergy:model-agreement,pattern=[0-9]+",
     "cascade-routing:score,predictor=average",
     "reservation:score,predictor=average",
