@@ -351,6 +351,7 @@ COMPOSITES = {
     "contrast": steered_row("contrast", 2),
     "proxy-tuned": steered_row("proxy-tuned", 3),
     "mixed": steered_row("mixed", 2),
+    "weak-to-strong-search": steered_row("weak-to-strong-search", 3),
 }
 
 CLASSIFIERS: dict[str, Callable[[Path], Classifier]] = {

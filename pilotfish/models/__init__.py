@@ -38,6 +38,7 @@ COMPOSITES = Registry(
         "contrast": "pilotfish.reason.kinds:Contrast",
         "proxy-tuned": "pilotfish.reason.kinds:ProxyTuned",
         "mixed": "pilotfish.reason.kinds:Mixed",
+        "weak-to-strong-search": "pilotfish.reason.weak_to_strong:WeakToStrongSearch",
     },
 )
 

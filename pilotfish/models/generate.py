@@ -84,9 +84,9 @@ def write(
     """
     started = time.monotonic()
     params = request.params
-    _refuse_unknown(model, params)
-    sampler, scanner = Sampler(params), StopScanner(_stops(params))
-    grammar = _grammar(model, params)
+    refuse_unknown(model, params)
+    sampler, scanner = Sampler(params), StopScanner(stops_of(params))
+    grammar = grammar_of(model, params)
     tokens: list[int] = []
     pieces: list[str] = []
     logprobs: list[Mapping[str, Any]] = []
@@ -111,7 +111,7 @@ def write(
                 grammar.accept(token)
             if params.get("logprobs"):
                 top = int(number(params, "top_logprobs", 0, 0, 20))
-                logprobs.append(_logprob(model, row, token, top))
+                logprobs.append(logprob_of(model, row, token, top))
             tokens.append(token)
             say(scanner.feed(model.token_bytes(token)))
             if scanner.stopped:
@@ -137,7 +137,8 @@ def write(
     )
 
 
-def _logprob(model: TokenModel, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
+def logprob_of(model: TokenModel, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
+    """A token's log-probability and the ``top`` likeliest ones, as the OpenAI API writes them."""
     rows = log_softmax(logits)
     best = np.argsort(-rows, kind="stable")[:top]
     return _entry(model, rows, token) | {"top_logprobs": [_entry(model, rows, t) for t in best]}
@@ -149,7 +150,12 @@ def _entry(model: TokenModel, rows: Floats, token: int) -> dict[str, Any]:
     return {"token": text, "logprob": float(rows[token]), "bytes": list(raw)}
 
 
-def _grammar(model: TokenModel, params: Mapping[str, Any]) -> Grammar | None:
+def grammar_of(model: TokenModel, params: Mapping[str, Any]) -> Grammar | None:
+    """What ``grammar`` or ``response_format`` allow; None for everything.
+
+    Raises:
+        RequestRefused: They cannot be read.
+    """
     form = params.get("response_format") or {"type": "text"}
     kind = form.get("type") if isinstance(form, Mapping) else form
     if params.get("grammar"):
@@ -168,7 +174,12 @@ def _grammar(model: TokenModel, params: Mapping[str, Any]) -> Grammar | None:
     )
 
 
-def _refuse_unknown(model: TokenModel, params: Mapping[str, Any]) -> None:
+def refuse_unknown(model: TokenModel, params: Mapping[str, Any]) -> None:
+    """Refuse parameters that would be ignored.
+
+    Raises:
+        RequestRefused: There are some.
+    """
     unknown = {k for k, v in params.items() if v is not None} - _READ - _IGNORED
     if unknown or params.get("n") not in (None, 1):
         named = ", ".join(sorted(unknown)) or f"n={params['n']}"
@@ -178,7 +189,12 @@ def _refuse_unknown(model: TokenModel, params: Mapping[str, Any]) -> None:
         )
 
 
-def _stops(params: Mapping[str, Any]) -> list[str]:
+def stops_of(params: Mapping[str, Any]) -> list[str]:
+    """The stop strings.
+
+    Raises:
+        RequestRefused: ``stop`` is neither a text nor a list of texts.
+    """
     stop = params.get("stop") or []
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):

@@ -80,7 +80,7 @@ class HeldSource:
         return price.cost(self._prompt + Usage(0, tokens)) if price else None
 
 
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:
     """How many tokens two sequences begin with together.
 
     >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
