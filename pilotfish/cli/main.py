@@ -10,6 +10,7 @@ import typer
 import pilotfish
 from pilotfish.cli.account import account
 from pilotfish.cli.curate import curate
+from pilotfish.cli.draft import draft
 from pilotfish.cli.forget import forget
 from pilotfish.cli.keys import keys
 from pilotfish.cli.learn import learn
@@ -43,6 +44,7 @@ for verb in (
     models,
     tasks,
     learn,
+    draft,
     rollback,
     account,
     forget,

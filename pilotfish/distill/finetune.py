@@ -14,12 +14,10 @@ that no setting can name code to run) and fills in the arrays.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +32,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertModel
 
+from pilotfish.distill.optimize import bounded, by_length, rate_share, seeded
 from pilotfish.distill.recipe import Floats, Lesson, State
 from pilotfish.errors import ArtifactError, ConfigError
 from pilotfish.models.logistic import as_matrix, fit_logistic
@@ -47,7 +46,6 @@ CHARS_PER_TOKEN = (
 BATCH = 16
 SERVE_BATCH = 64
 LEARNING_RATE = 2e-4
-WARM_UP = 0.1  # of all steps
 WEIGHT_DECAY = 0.01
 CLIP = 1.0  # largest norm of a step's gradient
 PROBE = 30.0  # strength of the regression that the head starts from
@@ -98,17 +96,6 @@ def load_base(folder: Path) -> Base:
     except (OSError, SafetensorError, msgspec.MsgspecError) as error:
         raise ConfigError(f"{folder} is no BERT encoder in safetensors form: {error}.") from error
     return Base(shape, weights, read_tokenizer(folder / "tokenizer.json"))
-
-
-@contextlib.contextmanager
-def bounded() -> Iterator[None]:
-    """All cores but one: torch's threads spin, and with one more busy process two cores crawl."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class TransformerScorer:
@@ -276,12 +263,8 @@ class _Training:
         moving = [p for p in scorer.body.parameters() if p.requires_grad]
         self.moving = [*moving, *scorer.head.parameters()]
         self.optimizer = torch.optim.AdamW(self.moving, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        warm_up = max(1, round(WARM_UP * steps))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min(
-                (step + 1) / warm_up, max(0.0, (steps - step) / (steps - warm_up + 1))
-            ),
+            self.optimizer, lambda step: rate_share(step, steps)
         )
 
     def step(self, batch: NDArray[Any], ids: Ids) -> None:
@@ -318,15 +301,16 @@ def fine_tune(
     per_epoch = -(-n // BATCH)
     wanted = [round(number * per_epoch) for number in epochs]
     kept: dict[int, TransformerScorer] = {}
-    with bounded(), _seeded(lesson.seed):
+    with bounded(), seeded(lesson.seed):
         scorer = TransformerScorer.of(base, lesson.classes)
         ids = scorer.tokens(lesson.inputs.texts)
         _probe(scorer, ids, lesson)
         training = _Training(scorer, lesson, max(1, round(of * per_epoch)))
         rng = np.random.default_rng(lesson.seed)
+        lengths = np.array([len(row) for row in ids])
         done = 0
         while True:
-            for batch in _batches(ids, rng):
+            for batch in by_length(lengths, BATCH, rng):
                 if done in wanted:
                     kept[done] = scorer.copy()
                 if done == max(wanted):
@@ -337,10 +321,11 @@ def fine_tune(
 
 def seconds_per_text(base: Base, lesson: Lesson) -> float:
     """Time of a training step on this lesson for each text: three batches, after one to warm up."""
-    with bounded(), _seeded(lesson.seed):
+    with bounded(), seeded(lesson.seed):
         scorer = TransformerScorer.of(base, lesson.classes)
         ids = scorer.tokens(lesson.inputs.texts)
-        batches = _batches(ids, np.random.default_rng(lesson.seed))
+        lengths = np.array([len(row) for row in ids])
+        batches = by_length(lengths, BATCH, np.random.default_rng(lesson.seed))
         training = _Training(scorer, lesson, 10)
         training.step(batches[0], ids)
         timed = batches[:3]
@@ -362,24 +347,3 @@ def _probe(scorer: TransformerScorer, ids: Ids, lesson: Lesson) -> None:
     with torch.no_grad():
         scorer.head.weight.copy_(torch.from_numpy(np.ascontiguousarray(coefficients.T)))
         scorer.head.bias.copy_(torch.from_numpy(bias))
-
-
-def _batches(ids: Ids, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Every text once, in random batches of texts of like length: sorted within eight batches' worth."""
-    order = rng.permutation(len(ids))
-    lengths = np.array([len(row) for row in ids])
-    batches = []
-    for start in range(0, len(order), 8 * BATCH):
-        chunk = order[start : start + 8 * BATCH]
-        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches += [chunk[i : i + BATCH] for i in range(0, len(chunk), BATCH)]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch, and put its own state back afterwards."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
