@@ -52,7 +52,8 @@ class ModelPerplexity:
         """Score."""
         texts = batch.column(TEXT).to_pylist()
         scored = score(_loaded(self.model), texts, max_tokens=self.max_tokens)
-        found = np.array([text.perplexity for text in scored])
+        # The seventh digit depends on which texts were read in one batch; a verdict must not.
+        found = np.array([float(f"{text.perplexity:.5g}") for text in scored])
         return Verdict({self.column: to_arrow(found, ~np.isnan(found))})
 
 

@@ -27,7 +27,10 @@ from pilotfish.models.protocols import Floats, Session, TokenModel
 
 Doubles = NDArray[np.float64]
 
-AT_ONCE = 512  # tokens in one call: a batch of llama.cpp
+# Tokens in one call, unless a model has an ``at_once`` of its own. From 64 on llama.cpp's attention takes
+# another kernel, which is as right but moves logits by up to 1; below, a text's numbers are the same
+# whatever is read beside it, and as many tokens are read in a second.
+AT_ONCE = 63
 ROWS_BYTES = 64 << 20  # of logits in one call
 MOST_SEQUENCES = 96  # at once; llama.cpp has 255 sequence numbers
 MOST_CELLS = 16_384  # tokens held at once, however many would fit
@@ -170,7 +173,8 @@ class _Reader:
                 remedy="Shorten it, or set a longer context.",
             )
         self.cells = max(longest, min(room, MOST_CELLS))
-        self.rows = max(16, ROWS_BYTES // (4 * model.vocab))
+        self.at_once = int(getattr(model, "at_once", AT_ONCE))
+        self.rows = max(1, min(self.at_once, ROWS_BYTES // (4 * model.vocab)))
         self.held = self.running = 0
         self.silent: deque[Branch] = deque()
         self.heard: deque[Branch] = deque()
@@ -180,9 +184,9 @@ class _Reader:
         while self.leaves or self.running:
             self._admit()
             if self.silent:
-                self._feed(self.silent, AT_ONCE, rows=False)
+                self._feed(self.silent, self.at_once, rows=False)
             elif self.heard:
-                self._feed(self.heard, min(AT_ONCE, self.rows), rows=True)
+                self._feed(self.heard, self.rows, rows=True)
 
     def _admit(self) -> None:
         """Let in leaves, with what leads to them, while all fits together."""
