@@ -2,7 +2,7 @@
 PYTHON ?= python
 
 # What the tests marked "pulled" need: small models and data sets of the catalogue.
-PULLED ?= qwen2.5-coder-0.5b bge-small-en-v1.5 potion-base-4m rampart banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
+PULLED ?= qwen2.5-coder-0.5b smollm2-135m gemma-3-270m bge-small-en-v1.5 potion-base-4m rampart banking77 clinc150 hwu64 stackoverflow trec dbpedia yahoo 20newsgroups sst2 imdb sms-spam
 
 # Tests at a time, each worker a process; WORKERS=0 runs them all in this one, for a debugger. More than four
 # gain little: each worker starts a PostgreSQL server and fits what tests of one file share.
@@ -36,7 +36,7 @@ test-torch: ## Install the torch, litellm and scale extras, then run the tests t
 	$(PYTHON) -m pip install --editable '.[test,torch,litellm,scale]'
 	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2 smollm2-135m
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
-		-k 'transformer or litellm or test_ray' -rs \
+		-k 'transformer or litellm or test_ray or test_draft' -rs \
 		-W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ import torch
 
 from pilotfish.config import Config
 from pilotfish.distill.language_model import TokenSequence, Tuning, finetune_language_model
+from pilotfish.loop.account import hardware
 from pilotfish.models.datasets import load_dataset
 from pilotfish.models.load import load_model
 from pilotfish.models.sampling import log_softmax
@@ -41,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 TARGET = "smollm2-135m"
 WINDOW = 128
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-RATES = {"tiny": (1e-3, 3e-4), "large": (1e-4, 3e-5)}
+BATCH = 4  # windows a step
 LABEL = {"sms-spam": "ham"}  # of the messages, those that people wrote to each other
 
 
@@ -95,21 +96,25 @@ def sweep(models: Sequence[Any], part: Sequence[TokenSequence], rules: Sequence[
     return totals / count
 
 
-def tuned(model: Any, parts: Any, rates: Sequence[float], epochs: int, seed: int) -> Any:
+def tuned(
+    model: Any, parts: Any, rates: Sequence[float], options: Any, name: str, seed: int
+) -> Any:
     """Tune copies of a model with each learning rate; keep the best on the validation part."""
     found = []
     network = model.network
     for rate in rates:
         model.network = copy.deepcopy(network).requires_grad_(True)
         model.network.get_input_embeddings().requires_grad_(False)
-        tuning = Tuning(epochs=epochs, batch=8, learning_rate=rate, seed=seed)
-        began = time.perf_counter()
-        finetune_language_model(model.network, parts["train"], tuning)
-        seconds = time.perf_counter() - began
-        found.append((surprisal(model, parts["choose"]), rate, seconds, model.network))
-        print(
-            f"  {model.name}, rate {rate:g}: {found[-1][0]:.4f} nats, {seconds:.0f} s", flush=True
+        tuning = Tuning(
+            epochs=options.epochs, batch=BATCH, learning_rate=rate, seed=seed, save_every=1e6
         )
+        began = time.process_time()
+        kept = options.work / f"{name}-{seed}-{rate:g}.safetensors"
+        finetune_language_model(model.network, parts["train"], tuning, checkpoint=kept)
+        seconds = time.process_time() - began
+        found.append((surprisal(model, parts["choose"]), rate, model.network))
+        nats = found[-1][0]
+        print(f"{name}, rate {rate:g}: {nats:.4f} nats, {seconds:.0f} processor s", flush=True)
     model.network = network
     return min(found, key=lambda each: each[0])
 
@@ -117,8 +122,8 @@ def tuned(model: Any, parts: Any, rates: Sequence[float], epochs: int, seed: int
 def measured(large: Any, tiny: Any, expert: Any, name: str, options: Any, seed: int) -> Any:
     """One domain, one draw of its texts."""
     parts = windows(large, name, options.tokens, options.held, seed)
-    _, tiny_rate, tiny_seconds, expert.network = tuned(
-        tiny, parts, RATES["tiny"], options.epochs, seed
+    _, tiny_rate, expert.network = tuned(
+        tiny, parts, options.tiny_rates, options, f"{name}-tiny", seed
     )
     rules = [proxy(strength) for strength in STRENGTHS]
     choose = sweep([large, expert, tiny], parts["choose"], rules)
@@ -139,8 +144,8 @@ def measured(large: Any, tiny: Any, expert: Any, name: str, options: Any, seed: 
     mixed = Steered([large, expert], Mix((1 - share, share), "linear"))
     logs["mix with tiny tuned"] = surprisal(mixed, parts["measure"])
     frozen = large.network
-    _, large_rate, large_seconds, network = tuned(
-        large, parts, RATES["large"], options.epochs, seed
+    _, large_rate, network = tuned(
+        large, parts, options.large_rates, options, f"{name}-large", seed
     )
     large.network = network
     logs["direct"] = surprisal(large, parts["measure"])
@@ -155,7 +160,6 @@ def measured(large: Any, tiny: Any, expert: Any, name: str, options: Any, seed: 
         "choosing_nats": dict(zip(map(str, STRENGTHS), np.round(choose, 4).tolist(), strict=True)),
         "mix_share": round(share, 3),
         "rates": {"tiny": tiny_rate, "large": large_rate},
-        "tuning_seconds": {"tiny": round(tiny_seconds, 1), "large": round(large_seconds, 1)},
         "perplexity": {name: round(float(np.exp(nats)), 2) for name, nats in logs.items()},
         "share": round((logs["base"] - logs["proxy"]) / (logs["base"] - logs["direct"]), 3),
         "share_strength_1": round(
@@ -175,36 +179,45 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=12_800, help="of a domain that are learned")
     parser.add_argument("--held", type=int, default=5_120, help="that are measured; half to choose")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--tiny-rates", type=float, nargs="+", default=[1e-3, 3e-4])
+    parser.add_argument("--large-rates", type=float, nargs="+", default=[1e-4, 3e-5])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only-large", action="store_true", help="tune the large one ahead")
     parser.add_argument("--out", type=Path, default=RESULTS / "proxy_tuning.json")
     options = parser.parse_args()
     config = Config()
+    large: Any = load_model(f"transformers:{TARGET}", config, threads=options.threads)
+    if options.only_large:
+        for name, seed in itertools.product(options.domains, range(options.seeds)):
+            parts = windows(large, name, options.tokens, options.held, seed)
+            tuned(large, parts, options.large_rates, options, f"{name}-large", seed)
+        return
     whole = options.work / "tiny"  # the draft with all of its vocabulary
     shutil.copytree(options.draft, whole, dirs_exist_ok=True)
     (whole / HEAD_TOKENS).unlink(missing_ok=True)
-    large: Any = load_model(f"transformers:{TARGET}", config)
     tiny, expert = (load_model(f"transformers:{whole}", config) for _ in range(2))
     weights = {
         name: sum(p.numel() for p in model.network.parameters())  # type: ignore[attr-defined]
         for name, model in (("large", large), ("tiny", tiny))
     }
     rows = []
-    for name in options.domains:
-        for seed in range(options.seeds):
-            rows.append(measured(large, tiny, expert, name, options, seed))
-            print(json.dumps(rows[-1]), flush=True)
-            result = {
-                "date": date.today().isoformat(),
-                "hardware": f"{os.cpu_count()} cores, {platform.machine()}, shared",
-                "load_average": os.getloadavg(),
-                "torch": torch.__version__,
-                "large": TARGET,
-                "weights": weights,
-                "epochs": options.epochs,
-                "runs": rows,
-            }
-            options.out.parent.mkdir(exist_ok=True)
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, seed in itertools.product(options.domains, range(options.seeds)):
+        rows.append(measured(large, tiny, expert, name, options, seed))
+        print(json.dumps(rows[-1]), flush=True)
+        result = {
+            "date": date.today().isoformat(),
+            "hardware": hardware(),
+            "load_average": os.getloadavg(),
+            "torch": torch.__version__,
+            "large": TARGET,
+            "weights": weights,
+            "epochs": options.epochs,
+            "windows_a_step": BATCH,
+            "runs": rows,
+        }
+        options.out.parent.mkdir(exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

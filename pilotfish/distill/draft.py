@@ -167,13 +167,16 @@ def distill_draft(
     texts = write(turns, work / "continuations.jsonl", most=settings.tokens)
     tests = write(list(itertools.product(measure, heats)), work / "held-out.jsonl")
     common = common_prefix(min(learn), max(learn))  # the chat template's beginning teaches nothing
+    read = functools.partial(read_states, teacher.network, progress=progress)
     sequences = [text.sequence(common if settings.prompts else None) for text in texts]
     left = settings.prompts - sum(len(text.prompt) - common for text in texts)
-    sequences += _alone(learn[len(texts) :], common, left)
-    states = read_states(teacher.network, sequences, work / "states", progress=progress)
-    test_states = read_states(
-        teacher.network, [t.sequence() for t in tests], work / "held-out-states", progress=progress
+    # From the end, so that these stay the same where more continuations are asked for later.
+    alone = _alone(learn[: len(texts) - 1 : -1], common, left)
+    states = TeacherStates(
+        read(sequences, work / "states").states + read(alone, work / "prompt-states").states
     )
+    sequences += alone
+    test_states = read([text.sequence() for text in tests], work / "held-out-states")
     ends = [token for token in range(teacher.vocab) if teacher.ends(token)]
     kept = frequent_tokens(texts, settings.head, teacher.vocab, ends)
     student = student_of(teacher.network, chosen, kept)

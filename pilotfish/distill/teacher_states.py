@@ -58,6 +58,8 @@ def read_states(
     """
     folder.mkdir(parents=True, exist_ok=True)
     states: list[Any] = []
+    if not sequences:
+        return TeacherStates(states)
     with (progress or Progress()).stage("Teacher reads", len(sequences)) as stage:
         for start in range(0, len(sequences), SHARD):
             part = sequences[start : start + SHARD]
