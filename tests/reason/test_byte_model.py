@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilotfish.config import Config
 from pilotfish.errors import ConfigError, RequestRefused
+from pilotfish.models.load import Models
 from pilotfish.reason.byte_model import CONTROL, END, VOCAB, ByteModel
 from pilotfish.reason.byte_trie import ByteTrie
 from pilotfish.reason.rules import Mix
 from pilotfish.reason.steered import Steered
+from pilotfish.records import Request
 from tests.reason import tables
 from tests.reason.tables import TableModel
 
@@ -202,3 +207,40 @@ def test_members_of_two_vocabularies_are_mixed_by_their_texts() -> None:
         p, q = (exact(m, b"ababba"[: i + 1]) for m in (first, second))
         for outcome in (97, 98, END):
             assert row[outcome] == pytest.approx(0.4 * p[outcome] + 0.6 * q[outcome], abs=1e-5)
+
+
+@pytest.mark.pulled
+def test_two_packaged_models_of_different_vocabularies_write_together() -> None:
+    """SmolLM2 (49,152 tokens) and Gemma 3 (262,144): valid UTF-8, in pieces, as a schema asks."""
+    tables_ = {
+        "pair": {
+            "kind": "mixed",
+            "models": ["smollm2-135m", "gemma-3-270m"],
+            "weights": [0.6, 0.4],
+            "bridge": "bytes",
+        },
+        "apart": {"kind": "mixed", "models": ["smollm2-135m", "gemma-3-270m"]},
+    }
+    models = Models(Config(models=tables_))
+    with pytest.raises(ConfigError, match='bridge = "bytes"'):
+        models.load("apart")
+    pair: Any = models.load("pair")
+    request = Request.of("Name the four seasons in German, with a caf\u00e9.", max_tokens=12)
+
+    async def pieces() -> list[Any]:
+        return [chunk async for chunk in pair.stream(request)]
+
+    chunks = asyncio.run(pieces())
+    whole = chunks[-1].completion
+    assert whole is not None
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+    assert len(chunks) > 12
+    assert "\ufffd" not in whole.text
+    assert whole.usage.completion_tokens == 12
+    form = {"type": "json_schema", "json_schema": {"schema": {"enum": ["Fr\u00fchling", "Herbst"]}}}
+    chosen = asyncio.run(
+        pair.complete(Request.of("Which season is it in May?", response_format=form))
+    )
+    assert json.loads(chosen.text) in ("Fr\u00fchling", "Herbst")
+    for model in models.built().values():
+        model.close()  # type: ignore[attr-defined]
