@@ -128,7 +128,8 @@ def settings_page() -> str:
     parts += _settings_in("models")
     parts.append("## [models.NAME] of a model made of models\n")
     parts.append("`kind` names one of the sections below, and `models` its members; the rest:\n")
-    parts += _settings_in("infer")
+    for room in ("infer", "infer/speculate", "reason"):
+        parts += _settings_in(room)
     parts += ["## [serve]\n", *_settings_in("gateway")]
     return "\n".join(parts).rstrip() + "\n"
 

@@ -29,9 +29,6 @@ from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered, View
 from pilotfish.records import Json, Request
 
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-Bridge = Literal["", "bytes"]
-
 
 class ViewSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     r"""What one member reads in place of the request.
@@ -59,16 +56,16 @@ class ContrastSettings(msgspec.Struct, kw_only=True, frozen=True):
             probability.
         temperature: Divides the amateur's logits.
         views: What each member reads.
-        bridge: ``"bytes"``: the members are read byte by byte, so that their vocabularies may differ
-            (:mod:`pilotfish.reason.byte_model`); default: they have the same.
+        bridge: ``"bytes"``: the members are read byte by byte, so that their vocabularies may differ;
+            default: they have the same.
     """
 
     form: Literal["open", "reasoning"] = "open"
     strength: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    plausible: Share = 0.1
+    plausible: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
-    bridge: Bridge = ""
+    bridge: Literal["", "bytes"] = ""
 
 
 class ProxyTunedSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -82,7 +79,7 @@ class ProxyTunedSettings(msgspec.Struct, kw_only=True, frozen=True):
 
     strength: float = 1.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
-    bridge: Bridge = ""
+    bridge: Literal["", "bytes"] = ""
 
 
 class MixedSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -98,9 +95,9 @@ class MixedSettings(msgspec.Struct, kw_only=True, frozen=True):
 
     weights: list[float] = msgspec.field(default_factory=list)
     space: Literal["logits", "log", "linear", "least"] = "linear"
-    plausible: Share = 0.0
+    plausible: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     views: list[ViewSettings] = msgspec.field(default_factory=list)
-    bridge: Bridge = ""
+    bridge: Literal["", "bytes"] = ""
 
 
 class Contrast(Steered):
@@ -174,7 +171,7 @@ def _token_models(
     return models
 
 
-def _bridged(models: Sequence[TokenModel], bridge: Bridge) -> list[TokenModel]:
+def _bridged(models: Sequence[TokenModel], bridge: str) -> list[TokenModel]:
     if not bridge:
         return list(models)
     # One view of a model that is named twice: its sorted vocabulary takes seconds and megabytes.

@@ -39,8 +39,6 @@ from pilotfish.records import Chunk, Completion, Decision, Request, Usage
 CHUNK = 30
 _REASON = "weak-to-strong-search"
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=64)]
-
 
 class WeakToStrongSettings(msgspec.Struct, kw_only=True, frozen=True):
     """Settings of ``kind = "weak-to-strong-search"``; ``models``: a large, a tuned and an untuned one.
@@ -56,8 +54,8 @@ class WeakToStrongSettings(msgspec.Struct, kw_only=True, frozen=True):
         temperature: Where the request names none; at 0 all continuations are the same.
     """
 
-    beams: AtLeastOne = 2
-    samples: AtLeastOne = 2
+    beams: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    samples: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     chunk: Annotated[int, msgspec.Meta(ge=0)] | None = None
     continuation: Continuation = ""
     temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.0
