@@ -66,6 +66,13 @@ def curate(
         bool, typer.Option("--dry-run", help="Write nothing: show the funnel of a sample.")
     ] = False,
     sample: Annotated[int, typer.Option(help="With --dry-run: rows to look at.")] = 10_000,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask",
+            help="With --dry-run: ask models for the sample, which costs, not only say what.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole result as JSON.")
     ] = False,
@@ -89,6 +96,7 @@ def curate(
         result = steps.sample(
             paths,
             rows=sample,
+            ask=ask,
             input_format=input_format or None,
             max_row_bytes=longest,
             progress=TerminalProgress(),
@@ -150,6 +158,8 @@ def _print(result: CurateResult) -> None:
             console.print(f"{title}: {named}", highlight=False, markup=False)
     if result.sample < 1:
         console.print(f"A sample: {percent(result.sample, 1)} of the input.", highlight=False)
+    for note in result.notes:
+        console.print(note, highlight=False, markup=False)
     if result.output:
         page = f"{result.output.rstrip('/')}/_report.html"
         console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)

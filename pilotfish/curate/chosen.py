@@ -38,6 +38,15 @@ def how_many(name: str, rows: int | None, share: float | None, n: int) -> int:
     return min(n, int(share * n + 0.5))
 
 
+def scaled(rows: int, share: float) -> int:
+    """How many rows of a sample stand for so many of the whole.
+
+    >>> scaled(1000, 0.01), scaled(10, 0.01)
+    (10, 1)
+    """
+    return max(1, round(rows * share))
+
+
 class Chosen:
     """Keeps the rows that were chosen.
 

@@ -15,6 +15,7 @@ The states hold 4 bytes for each n-gram, on disk. Fitting needs 60 bytes of memo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pilotfish.curate.chosen import Chosen, how_many
+from pilotfish.curate.chosen import Chosen, how_many, scaled
 from pilotfish.curate.files import find_files
 from pilotfish.curate.hashed_ngrams import hashed_ngrams
 from pilotfish.curate.reading import read_texts
 from pilotfish.curate.rules.arrow import to_arrow
-from pilotfish.curate.step import ROW, TEXT, State
+from pilotfish.curate.step import ROW, TEXT, State, Step
 from pilotfish.errors import ConfigError, InputError
 
 TINY = 1e-8  # added to each probability, as the authors do, so that its logarithm is finite
@@ -123,6 +124,14 @@ class DSIR:
             np.concatenate([np.zeros(0), *weights]),
             folder,
         )
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """Of a sample so many rows as it is of the whole."""
+        step = copy.copy(self)
+        step.rows = None if self.rows is None else scaled(self.rows, share)
+        return step.reduce(states, folder), ""
 
     def count_target(self) -> NDArray[np.int64]:
         """How often each bucket occurs in the target, ``[buckets]``.

@@ -9,7 +9,6 @@ what was paid for once is not asked again, in this run or another.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,21 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pilotfish.config import load_config
+from pilotfish.curate.grading import GRADE_TOKENS, estimate
+from pilotfish.curate.grading import grades as ask_grades
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.sampling import merge_samples, sample_state
-from pilotfish.curate.step import TEXT, State, Verdict
+from pilotfish.curate.step import TEXT, State, Step, Unasked, Verdict
+from pilotfish.curate.vectors import encoder as load_encoder
 from pilotfish.errors import ConfigError, InputError
-from pilotfish.models.cached import CachedModel
-from pilotfish.models.calls import complete_many, wait
-from pilotfish.models.labels import LabelModel
-from pilotfish.models.load import load_encoder, load_model
-from pilotfish.models.protocols import Encoder, Model
-from pilotfish.records import Completion, Request
-from pilotfish.store.store import open_store
+from pilotfish.models.load import load_model
 
 LOW = "grade.low"
-GRADES = ("0", "1", "2", "3", "4", "5")
 MIN_GRADED = 20
 PENALTIES = tuple(float(p) for p in np.logspace(-2, 3, 11))
 PROMPT = """\
@@ -93,7 +87,7 @@ class Grade:
                 f"{MIN_GRADED}, at least 1 and at least 1."
             )
         load_model(model)  # here, not after the data were read
-        _encoder(encoder)
+        load_encoder(encoder)
         self.model = model
         self.criterion = criterion
         self.sample = sample
@@ -117,11 +111,9 @@ class Grade:
         """
         from sklearn.linear_model import RidgeCV
 
-        texts = [text for text in merge_samples(states, self.sample) if text.strip()]
-        config = load_config()
-        with open_store(config.store) as store:
-            kept = CachedModel(load_model(self.model, config), store, task=f"curate-{self.name}")
-            grades, wrong = wait(self._ask(LabelModel(kept), texts))
+        texts = self._sampled(states)
+        prompts = [PROMPT.format(criterion=self.criterion, text=text) for text in texts]
+        grades, wrong = ask_grades(self.model, prompts, f"curate-{self.name}", self.concurrency)
         given = ~np.isnan(grades)
         if given.sum() < MIN_GRADED:
             raise InputError(
@@ -129,29 +121,26 @@ class Grade:
                 f"{self.model!r}, but expected at least {MIN_GRADED}. One answer was: {wrong!r:.200}",
                 remedy="Give more rows, or another model.",
             )
-        rows = _encoder(self.encoder).encode([t for t, g in zip(texts, given, strict=True) if g])
+        rows = load_encoder(self.encoder).encode(
+            [t for t, g in zip(texts, given, strict=True) if g]
+        )
         ridge = RidgeCV(PENALTIES).fit(rows.astype(np.float64), grades[given])
         return Graded(self, np.asarray(ridge.coef_), float(ridge.intercept_))
 
-    async def _ask(self, model: Model, texts: list[str]) -> tuple[NDArray[np.float64], str]:
-        """Grades, NaN where there is none, and an answer that was none."""
-        grades, wrong = np.full(len(texts), np.nan), ""
-        asked = (
-            Request.of(
-                PROMPT.format(criterion=self.criterion, text=text),
-                temperature=0,
-                answer="rating",
-                labels=list(GRADES),
-            )
-            for text in texts
-        )
-        async for i, answer in complete_many(model, asked, concurrency=self.concurrency):
-            label = answer.extra.get("label") if isinstance(answer, Completion) else None
-            if label is None:
-                wrong = answer.text if isinstance(answer, Completion) else str(answer)
-            else:
-                grades[i] = float(label)
-        return grades, wrong
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """Unless it may ask: what that would cost, and a step that lets all pass without a grade."""
+        if ask:
+            return self.reduce(states, folder), ""
+        texts = self._sampled(states)
+        asked = min(self.sample, round(len(texts) / share))
+        size = len(PROMPT) + sum(map(len, texts)) / max(1, len(texts))
+        cost = estimate(self.model, asked, size, GRADE_TOKENS)
+        return Unasked(self.name), f"Nobody was asked and nothing graded. It would take {cost}."
+
+    def _sampled(self, states: Iterable[State]) -> list[str]:
+        return [text for text in merge_samples(states, self.sample) if text.strip()]
 
 
 class Graded:
@@ -174,7 +163,7 @@ class Graded:
         """Judge; the margin is the distance from ``min_grade``."""
         settings = self.settings
         texts = [text[: settings.max_chars] for text in batch.column(TEXT).to_pylist()]
-        rows = _encoder(settings.encoder).encode(texts).astype(np.float64)
+        rows = load_encoder(settings.encoder).encode(texts).astype(np.float64)
         grade = np.clip((rows * self.weights).sum(axis=1) + self.bias, 0, 5)
         if settings.tag:
             return Verdict({"grade": to_arrow(grade)})
@@ -185,8 +174,3 @@ class Graded:
         return Verdict(
             {"grade": to_arrow(grade)}, reasons, to_arrow(np.abs(grade - settings.min_grade))
         )
-
-
-@functools.lru_cache(maxsize=2)
-def _encoder(spec: str) -> Encoder:
-    return load_encoder(spec)

@@ -149,7 +149,7 @@ def _with(text: str, found: list[Found], more: Iterable[Found]) -> list[Found]:
                 first += 1
             while last > first and not text[last - 1].isalnum() and last < one.end:
                 last -= 1
-            if first < last:
+            if any(c.isalnum() for c in text[first:last]):
                 found = sorted([*found, Found(first, last, one.kind)])
     return found
 

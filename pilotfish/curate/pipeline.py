@@ -144,18 +144,21 @@ class Pipeline:
         inputs: str | Path | Sequence[str | Path],
         *,
         rows: int = 10_000,
+        ask: bool = False,
         input_format: str | None = None,
         max_row_bytes: int = MAX_ROW_BYTES,
         progress: Progress | None = None,
     ) -> CurateResult:
         """What the pipeline would do, by a sample; nothing is written.
 
-        Up to ten parts of the input, spread evenly, give their first rows. Steps that compare rows with
-        one another, such as deduplication, find less in a sample than in all.
+        Up to ten parts of the input, spread evenly, give their first rows. Deduplication finds less in a
+        sample than in all, since most copies of its rows lie outside. Steps that keep a number of rows
+        keep as many as the sample is of the whole. ``notes`` of the result says what else differs.
 
         Args:
             inputs: As of :meth:`run`.
             rows: About how many rows to look at.
+            ask: Steps that ask a model do so, for the sample; else they say what it would cost.
             input_format: As of :meth:`run`.
             max_row_bytes: As of :meth:`run`.
             progress: Where stages are reported.
@@ -167,7 +170,7 @@ class Pipeline:
         from pilotfish.curate.running import Run, RunSettings
 
         settings = RunSettings(input_format=input_format, max_row_bytes=max_row_bytes)
-        return Run(self, _listed(inputs), settings, progress or Progress()).sample(rows)
+        return Run(self, _listed(inputs), settings, progress or Progress()).sample(rows, ask)
 
 
 def _listed(inputs: str | Path | Sequence[str | Path]) -> list[str | Path]:

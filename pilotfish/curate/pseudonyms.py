@@ -15,6 +15,7 @@ until the run is over. Fitting needs about 300 bytes of memory for each differen
 
 from __future__ import annotations
 
+import copy
 import hmac
 import os
 import re
@@ -25,7 +26,7 @@ import msgspec
 import pyarrow as pa
 
 from pilotfish.curate.personal_search import Search
-from pilotfish.curate.step import TEXT, State, Verdict
+from pilotfish.curate.step import TEXT, State, Step, Verdict
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.models.redaction import Found, replace_found
 
@@ -85,8 +86,7 @@ class Pseudonyms:
 
     Args:
         key_file: Holds the key, at least 32 random bytes. The same key gives the same pseudonyms.
-        mapping: The file that is needed to restore, outside the output. One that exists is added to, also
-            by a dry run.
+        mapping: The file that is needed to restore, outside the output. One that exists is added to.
         kinds: What to look for; all of :data:`~pilotfish.models.redaction.KINDS` by default.
         finder: A function that finds more; see :class:`~pilotfish.curate.personal_search.Search`.
         model: A model that finds more, such as ``rampart``; see :class:`PersonalData
@@ -169,6 +169,16 @@ class Pseudonyms:
                 exceptions[kind, value] = digits
         _write(path, entries)
         return Replace(self.search, self._key, exceptions, self.natural)
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """As the whole; the mapping is read but not written."""
+        step = copy.copy(self)
+        step.mapping = str(folder / "mapping.jsonl")
+        if Path(self.mapping).exists():
+            _write(Path(step.mapping), _entries(Path(self.mapping)))
+        return step.reduce(states, folder), ""
 
 
 class Replace:

@@ -33,7 +33,10 @@ LOGARITHMIC = 100  # a score of which 90% spread over more than this ratio gets 
 
 
 class Level(NamedTuple):
-    """One line of the funnel: what is left after a step, as shares of what was read."""
+    """One line of the funnel: what is left after a step, as shares of what was read.
+
+    ``seconds`` of the processor are those of judging and fitting.
+    """
 
     name: str
     rows: int
@@ -83,7 +86,14 @@ def funnel(result: CurateResult) -> list[Level]:
         lost = step.rows_in - step.rows_out
         share = lost / step.rows_in if step.rows_in else 0.0
         levels.append(
-            Level(step.name, step.rows_out, step.rows_out / read, lost, share, step.seconds)
+            Level(
+                step.name,
+                step.rows_out,
+                step.rows_out / read,
+                lost,
+                share,
+                step.seconds + step.fit_seconds,
+            )
         )
     return levels
 

@@ -11,6 +11,7 @@ times kept rows for k-centre and k-means, so these are for keeping thousands, no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -18,12 +19,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from pilotfish.curate.chosen import Chosen, how_many
+from pilotfish.curate.chosen import Chosen, how_many, scaled
 from pilotfish.curate.cover import nearest
 from pilotfish.curate.files import find_files
 from pilotfish.curate.reading import read_texts
 from pilotfish.curate.select import representative
-from pilotfish.curate.step import TEXT, State
+from pilotfish.curate.step import TEXT, State, Step
 from pilotfish.curate.vectors import Floats, embed, encoder, read_vectors
 from pilotfish.errors import ConfigError, InputError
 
@@ -99,6 +100,14 @@ class Representative:
         codes = np.zeros(len(rows), np.int8)
         codes[chosen] = -1
         return Chosen.store(self.name, folder, rows, codes, ("not_chosen",), tag=self.tag)
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """Of a sample so many rows as it is of the whole."""
+        step = copy.copy(self)
+        step.rows = None if self.rows is None else scaled(self.rows, share)
+        return step.reduce(states, folder), ""
 
     def _direction(self) -> Floats:
         total, n = np.zeros(encoder(self.encoder).dim, np.float32), 0

@@ -27,6 +27,7 @@ class CurateResult(msgspec.Struct, kw_only=True):
         created: When it ended, ISO 8601.
         fingerprint: Of the inputs, steps and settings.
         pipeline: The steps and their settings, for people.
+        notes: Of a sample: where it says less than the whole would, or what was not asked.
     """
 
     output: str
@@ -45,6 +46,7 @@ class CurateResult(msgspec.Struct, kw_only=True):
     created: str = ""
     fingerprint: str = ""
     pipeline: list[str] = []
+    notes: list[str] = []
 
     @property
     def rows_rejected(self) -> int:

@@ -22,7 +22,7 @@ from pilotfish.curate.identity import fingerprint, shown
 from pilotfish.curate.meter import Meter
 from pilotfish.curate.reading import MAX_ROW_BYTES, ReadOptions
 from pilotfish.curate.result import CurateResult
-from pilotfish.curate.step import FittedStep, State, Step
+from pilotfish.curate.step import FittedStep, Rehearsing, State, Step
 from pilotfish.curate.tally import PieceTally, total
 from pilotfish.curate.work import Job, read_batches, read_mark
 from pilotfish.curate.writing import OutputOptions
@@ -82,6 +82,9 @@ class Run:
         self._engine = ENGINES.load(settings.engine)
         self._files = find_files(inputs, settings.input_format)
         self._read = ReadOptions(pipeline.text, pipeline.reads, settings.max_row_bytes)
+        self._ask: bool | None = None  # in a rehearsal: whether models may be asked
+        self._notes: list[str] = []
+        self._fitting: dict[int, float] = {}  # processor time of the fit before each pass
 
     def write(self, output: str | Path, work: str | Path | None) -> CurateResult:
         """Do what is left to do, and report on all of it."""
@@ -112,9 +115,10 @@ class Run:
         shutil.rmtree(where, ignore_errors=True)
         return result
 
-    def sample(self, rows: int) -> CurateResult:
-        """What it would come to, by about so many rows."""
+    def sample(self, rows: int, ask: bool) -> CurateResult:
+        """What it would come to, by about so many rows; models are asked only where ``ask`` says so."""
         started = time.monotonic()
+        self._ask = ask
         pieces = plan(self._files, SAMPLE_PIECE_BYTES)
         first_look.refuse_unusable(pieces, self._read)
         step = max(1, -(-len(pieces) // SAMPLED_PIECES))
@@ -126,6 +130,7 @@ class Run:
         size = sum(file.size for file in self._files)
         seen = sum(tally.bytes_read for tally in tallies[0].values())
         result = self._result(tallies, "", min(1.0, seen / size) if size else 1.0)
+        result.notes = self._notes
         result.seconds = time.monotonic() - started
         return result
 
@@ -183,17 +188,31 @@ class Run:
             left = [piece for piece in pieces if piece.number not in done]
             resumed += len(done)
             if left:
-                ready = [self._fitted(work, number - 1, step) for step in steps]
+                ready = [
+                    self._fitted(work, number - 1, step, label, self._share(found))
+                    for step, label in zip(steps, labels, strict=True)
+                ]
                 job = replace(job, steps=tuple(ready))
                 before = found[-1] if found else {}
                 with Meter(self._progress, job, len(cuts), pieces, done, before) as meter:
                     workers = min(self._settings.workers or _cores(), len(left))
                     for piece, tally in self._engine(job, left, workers, meter.beat):
                         done[piece] = tally
+            if number:
+                took = _fit_seconds(work / f"pass-{number - 1}").read_text()
+                self._fitting[number] = float(took)
             found.append({piece.number: done[piece.number] for piece in pieces})
         return found, resumed
 
-    def _fitted(self, work: Path, number: int, step: Step | FittedStep) -> Step:
+    def _share(self, found: list[dict[int, PieceTally]]) -> float:
+        """How much of the input was read, by bytes."""
+        size = sum(file.size for file in self._files)
+        seen = sum(tally.bytes_read for tally in found[0].values()) if found else size
+        return min(1.0, max(seen, 1) / max(size, 1))
+
+    def _fitted(
+        self, work: Path, number: int, step: Step | FittedStep, label: str, share: float
+    ) -> Step:
         """A plain step as it is; a fitted one by the states of the pass before."""
         if not isinstance(step, FittedStep):
             return step
@@ -201,13 +220,23 @@ class Run:
         folder = before / "fit"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
+        started, note = time.process_time(), ""
         with self._progress.stage(f"fit {step.name}"):
-            return step.reduce(_States(before), folder)
+            if self._ask is None or not isinstance(step, Rehearsing):
+                ready = step.reduce(_States(before), folder)
+            else:
+                ready, note = step.rehearse(_States(before), folder, share, self._ask)
+        if note:
+            self._notes.append(f"{label}: {note}")
+        _fit_seconds(before).write_text(str(time.process_time() - started))
+        return ready
 
     def _result(
         self, tallies: list[dict[int, PieceTally]], output: str, sample: float
     ) -> CurateResult:
         sums = [total(one.values()) for one in tallies]
+        for number, took in self._fitting.items():
+            sums[number].steps[0].fit_seconds = sums[number - 1].map_seconds + took
         if not sums[0].rows_read:
             reasons = ", ".join(f"{name} ({n:,})" for name, n in sums[0].rejects.items())
             raise InputError(f"The input holds no usable row{': ' + reasons if reasons else ''}.")
@@ -252,6 +281,11 @@ def _cuts(
             current = []
         current.append(step)
     return [*cuts, (current, None)]
+
+
+def _fit_seconds(folder: Path) -> Path:
+    """Where the processor time of a fit stands, for a run that is resumed after it."""
+    return folder / "fit-seconds"
 
 
 def _inside(path: str, folder: str) -> bool:

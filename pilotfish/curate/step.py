@@ -69,7 +69,11 @@ class Step(Protocol):
     name: str
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
-        """Judge ``n >= 1`` rows. The verdict on a row must not depend on its neighbours."""
+        """Judge ``n >= 1`` rows. The verdict on a row must not depend on its neighbours.
+
+        A step whose scores are computed by a network may say in a class attribute ``rounding`` by which
+        share of themselves they move with what is computed in one batch.
+        """
         ...
 
 
@@ -105,6 +109,46 @@ class FittedStep(Protocol):
             A step that can be pickled and applied to all rows.
         """
         ...
+
+
+@runtime_checkable
+class Rehearsing(FittedStep, Protocol):
+    """A fitted step that fits otherwise to a sample (``--dry-run``) than to the whole.
+
+    It asks no model unless it is told to, and writes nowhere but into ``folder``; or it sees in a sample
+    something else than in the whole, and says so.
+    """
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """Fit to a sample.
+
+        Args:
+            states: As of ``reduce``.
+            folder: Likewise.
+            share: How much of the input the sample is, above 0 to 1.
+            ask: Models may be asked.
+
+        Returns:
+            The step, and what the user should be told about it, in sentences; "" for nothing.
+        """
+        ...
+
+
+class Unasked:
+    """Stands in a rehearsal for a step that would ask a model: lets all pass.
+
+    Args:
+        name: Of the step.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def apply(self, batch: pa.RecordBatch) -> Verdict:
+        """Keep all."""
+        return Verdict({})
 
 
 def build_step(table: Mapping[str, Any]) -> Step | FittedStep:

@@ -70,7 +70,8 @@ class StepTally(msgspec.Struct):
         rows_out: Rows that it kept.
         bytes_in: Bytes of text that reached it (UTF-8).
         bytes_out: Bytes that it let through.
-        seconds: Processor time, over all workers.
+        seconds: Processor time to judge rows, over all workers.
+        fit_seconds: Processor time to fit it to all rows, over all workers; 0 for a plain step.
         reasons: Reason to dropped rows.
         scores: Column to distribution, for floating-point columns.
         tags: Column to value to rows, for dictionary and boolean columns.
@@ -83,6 +84,7 @@ class StepTally(msgspec.Struct):
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    fit_seconds: float = 0.0
     reasons: dict[str, int] = {}
     scores: dict[str, Scores] = {}
     tags: dict[str, dict[str, int]] = {}
@@ -170,6 +172,7 @@ class StepTally(msgspec.Struct):
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out
         self.seconds += other.seconds
+        self.fit_seconds += other.fit_seconds
         _add(self.reasons, other.reasons)
         for column, scores in other.scores.items():
             mine = self.scores.setdefault(column, Scores())
@@ -197,6 +200,7 @@ class PieceTally(msgspec.Struct):
         steps: What each step of the pass did.
         changed: Columns that steps added or replaced, up to and with this pass.
         outputs: Names of the files that were written.
+        map_seconds: Processor time to look at the rows for the step that is fitted after this pass.
     """
 
     rows_read: int = 0
@@ -207,6 +211,7 @@ class PieceTally(msgspec.Struct):
     steps: list[StepTally] = []
     changed: list[str] = []
     outputs: list[str] = []
+    map_seconds: float = 0.0
 
 
 def total(pieces: Iterable[PieceTally]) -> PieceTally:
@@ -216,6 +221,7 @@ def total(pieces: Iterable[PieceTally]) -> PieceTally:
         whole.rows_read += piece.rows_read
         whole.bytes_read += piece.bytes_read
         whole.rows_out += piece.rows_out
+        whole.map_seconds += piece.map_seconds
         _add(whole.rejects, piece.rejects)
         whole.changed += [name for name in piece.changed if name not in whole.changed]
         whole.outputs += piece.outputs

@@ -45,4 +45,5 @@ def log_shares(languages: Sequence[str]) -> NDArray[np.float32]:
     [-0.12, -2.22]
     """
     percent = np.array([max(PERCENT.get(code, RARE), RARE) for code in languages])
-    return np.log(percent / percent.sum()).astype(np.float32)
+    found: NDArray[np.float32] = np.log(percent / percent.sum()).astype(np.float32)
+    return found

@@ -90,7 +90,9 @@ def run_piece(job: Job, piece: Piece, beat: Beat) -> PieceTally:
                 continue
             tally.rows_out += judged.num_rows
             if job.fitting is not None:
+                started = time.process_time()
                 states.write(job.fitting.map(judged))
+                tally.map_seconds += time.process_time() - started
             kept.write(judged, tally.changed)
         if (name := kept.finish()) is not None and job.output is not None:
             tally.outputs.append(name)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,27 @@ class Killed:
         if rows[0] <= self.row <= rows[-1] and os.path.exists(self.armed):
             os.kill(os.getpid(), signal.SIGKILL)
         return Verdict({})
+
+
+class SlowToFit:
+    """Burns so many seconds of the processor for each batch that it maps, and to reduce."""
+
+    name = "slow"
+
+    def __init__(self, map_seconds: float, reduce_seconds: float) -> None:
+        self.map_seconds = map_seconds
+        self.reduce_seconds = reduce_seconds
+
+    def map(self, batch: pa.RecordBatch) -> State:
+        _burn(self.map_seconds)
+        return pa.record_batch({"n": pa.array([len(batch)])})
+
+    def reduce(self, states: Iterable[State], folder: Path) -> Step:
+        _burn(self.reduce_seconds)
+        return Upper()
+
+
+def _burn(seconds: float) -> None:
+    started = time.process_time()
+    while time.process_time() < started + seconds:
+        pass

@@ -26,8 +26,9 @@ from pilotfish.curate import STEPS, Pipeline, Verdict
 from pilotfish.curate.length import Length
 from pilotfish.curate.result import CurateResult
 from pilotfish.errors import ConfigError, InputError, MissingExtra, UnknownName
+from pilotfish.figures import duration
 from tests.conftest import REPOSITORY
-from tests.curate.corpus import Quality, Unique, Upper, as_lines, documents
+from tests.curate.corpus import Quality, SlowToFit, Unique, Upper, as_lines, documents
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -54,8 +55,18 @@ def counted(result: CurateResult) -> dict[str, Any]:
     for name in ("seconds", "output", "engine", "created", "resumed"):
         del facts[name]
     for step in facts["steps"]:
-        del step["seconds"]
+        del step["seconds"], step["fit_seconds"]
     return facts
+
+
+def on_ray(steps: str, corpus: Path, output: Path, shard_bytes: int) -> dict[str, Any]:
+    """What :func:`counted` says of a run on Ray of ``"module:name"``, a list of steps or a function."""
+    command = [sys.executable, "-m", "tests.curate.ray_run", steps, str(corpus), str(output)]
+    command.append(str(shard_bytes))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = ast.literal_eval(done.stdout.splitlines()[-1])
+    return found
 
 
 STEPPED = [Length(min_chars=30, tag=True), Quality(), Unique(), Length(min_chars=40), Upper()]
@@ -119,6 +130,20 @@ def test_rows_and_funnel_are_those_of_plain_python(corpus: Path, tmp_path: Path)
     assert not (tmp_path / "out/_work").exists()
 
 
+def test_processor_time_counts_the_fit_too(corpus: Path, tmp_path: Path) -> None:
+    """What burns the processor in map and in reduce stands with the step that was fitted."""
+    result = Pipeline([Length(min_chars=30), SlowToFit(0.05, 0.3)]).run(
+        corpus, tmp_path / "out", shard_bytes=100_000
+    )
+    plain, fitted = result.steps
+    batches = len(result.shards)
+    assert plain.fit_seconds == 0
+    assert fitted.fit_seconds >= 0.3 + 0.05 * batches
+    assert fitted.seconds < 0.3
+    page = (tmp_path / "out/_report.html").read_text()
+    assert f"{duration(fitted.seconds + fitted.fit_seconds)} CPU" in page
+
+
 def test_what_the_examples_and_histograms_show(corpus: Path, tmp_path: Path) -> None:
     result = Pipeline([Quality()]).run(corpus, tmp_path / "out", shard_bytes=100_000)
     [step] = result.steps
@@ -146,11 +171,9 @@ def test_worker_processes_give_every_row_the_same(corpus: Path, tmp_path: Path) 
 def test_ray_gives_every_row_the_same(corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
     alone = Pipeline(STEPPED).run(corpus, tmp_path / "local", shard_bytes=50_000)
-    command = [sys.executable, "-m", "tests.curate.ray_run", str(corpus), str(tmp_path / "ray")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr[-3000:]
+    found = on_ray("tests.curate.test_pipeline:STEPPED", corpus, tmp_path / "ray", 50_000)
     assert shards(tmp_path / "ray") == shards(tmp_path / "local")
-    assert ast.literal_eval(done.stdout.splitlines()[-1]) == counted(alone)
+    assert found == counted(alone)
 
 
 def test_without_ray_the_extra_is_named(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import pilotfish as pf
-from pilotfish.curate.grade import Grade
+from pilotfish.curate.grade import PROMPT, Grade
 from pilotfish.curate.quality import Quality
 from pilotfish.curate.sampling import merge_samples, row_keys, row_uniforms, sample_state
 from pilotfish.curate.step import ROW, TEXT
@@ -186,7 +187,8 @@ def grader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pf.FakeModel:
     def load(spec: str, *more: Any, **settings: Any) -> Any:
         return model if spec == "large" else real(spec, *more, **settings)
 
-    monkeypatch.setattr("pilotfish.curate.grade.load_model", load)
+    for module in ("grade", "grading"):
+        monkeypatch.setattr(f"pilotfish.curate.{module}.load_model", load)
     return model
 
 
@@ -222,6 +224,36 @@ def test_the_regression_is_that_of_the_normal_equations(
         weights = np.linalg.solve(gram, centred.T @ (y - y.mean()))
         errors.append(np.abs(weights - ready.weights).max())
     assert min(errors) < 1e-6
+
+
+def test_a_rehearsal_asks_only_when_it_is_told_to(
+    tmp_path: Path, grader: pf.FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, _ = texts(100, 0.5, seed=9)
+    (tmp_path / "pilotfish.toml").write_text("[prices.large]\ninput = 1.0\noutput = 10.0\n")
+    monkeypatch.setenv("PILOTFISH_CONFIG", str(tmp_path / "pilotfish.toml"))
+    step = Grade("large", sample=300)
+    # A fifth of the input was looked at: of the whole, the 300 rows of the sample will be there.
+    ready, note = step.rehearse([step.map(batch(rows))], tmp_path, 0.2, ask=False)
+    assert not grader.requests
+    assert ready.apply(batch(rows)).reasons is None
+    said = re.search(r"(\d+) requests to large, about ([\d,]+) tokens .* most \$(\d+\.\d+)", note)
+    assert said is not None, note
+    assert said[1] == "300"
+    tokens = 300 * (len(PROMPT) + np.mean([len(row) for row in rows])) / 4
+    assert int(said[2].replace(",", "")) == pytest.approx(tokens, rel=0.01)
+    assert float(said[3]) == pytest.approx((tokens * 1 + 300 * 2 * 10) / 1e6, abs=0.005)
+
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    pipeline = pf.curate.Pipeline([step])
+    result = pipeline.sample(path)
+    assert not grader.requests
+    assert (result.rows_kept, len(result.notes)) == (100, 1)
+    asked = pipeline.sample(path, ask=True)
+    assert len(grader.requests) == 100
+    assert asked.rows_kept < 100
+    assert not asked.notes
 
 
 def test_a_model_that_gives_no_grades_is_an_error(tmp_path: Path, grader: pf.FakeModel) -> None:

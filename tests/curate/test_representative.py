@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import pilotfish as pf
 from pilotfish.curate import Pipeline
 from pilotfish.curate.mods import MoDS
 from pilotfish.curate.representative import Representative
 from pilotfish.curate.step import ROW, TEXT, FittedStep
 from pilotfish.curate.vectors import embed, read_vectors
-from pilotfish.errors import ConfigError, InputError
+from pilotfish.errors import ConfigError, InputError, Unavailable, UnknownName
+from pilotfish.records import Request
 
 TOPICS = {
     "sea": ["river", "fish", "swims", "cold", "water", "wave", "boat", "salt", "tide"],
@@ -48,6 +50,7 @@ def batch(first: int, last: int) -> pa.RecordBatch:
             TEXT: pa.array([row["text"] for row in part], pa.string()),
             "good": pa.array([row["good"] for row in part], pa.float64()),
             "answer": pa.array([row["answer"] for row in part], pa.float64()),
+            "topic": pa.array([row["topic"] for row in part], pa.string()),
         }
     )
 
@@ -140,7 +143,129 @@ def test_mods_is_quality_then_coverage_then_necessity(tmp_path: Path) -> None:
     picked = farthest_first(bad, 10, sorted(seed))
     assert radius(bad, both) == pytest.approx(radius(bad, seed | set(picked)), rel=1e-3)
     needless = {i for i, reason in enumerate(reasons) if reason == "mods.not_needed"}
-    assert needless == set(good) - seed - set(bad)
+    unjudged = {i for i, reason in enumerate(reasons) if reason == "mods.not_judged"}
+    assert unjudged == {i for i in good if i not in seed and ROWS[i]["answer"] is None}
+    assert needless == set(good) - seed - set(bad) - unjudged
+
+
+@pytest.fixture
+def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[pf.FakeModel, pf.FakeModel]:
+    """A student that knows nothing of law, and a judge; and a store of their own."""
+    monkeypatch.setenv("PILOTFISH_STORE", f"sqlite:///{tmp_path}/answers.db")
+    topics = {row["text"]: row["topic"] for row in ROWS}
+
+    def answer(request: Request) -> str:
+        return "no idea" if topics[request.prompt] == "law" else f"all about {request.prompt}"
+
+    def grade(request: Request) -> str:
+        return "1" if "no idea" in request.prompt else "4"
+
+    student, judge = pf.FakeModel(answer, name="student"), pf.FakeModel(grade, name="judge")
+    models = {"student": student, "judge": judge}
+    for module in ("grading", "necessity"):
+        monkeypatch.setattr(
+            f"pilotfish.curate.{module}.load_model", lambda spec, *more: models[spec]
+        )
+    return student, judge
+
+
+def asking(**settings: Any) -> MoDS:
+    whole: dict[str, Any] = {"needed_rows": 8, "max_answer_score": 2.0}
+    whole |= {"answers_by": "student", "judge": "judge", **settings}
+    return MoDS("good", 0.3, 6, **whole)
+
+
+def test_mods_asks_the_model_and_its_judge(
+    tmp_path: Path, people: tuple[pf.FakeModel, pf.FakeModel]
+) -> None:
+    """Needed are the rows on which the student fails, here those of one topic; others cover the rest."""
+    student, judge = people
+    seed, _ = kept(MoDS("good", 0.3, 6), tmp_path / "seed")
+    both, reasons = kept(asking(), tmp_path / "both")
+    good = {i for i, row in enumerate(ROWS) if row["good"] is not None and row["good"] >= 0.3}
+    asked = {ROWS[i]["text"] for i in good - seed}
+    assert {request.prompt for request in student.requests} == asked
+    assert len(judge.requests) == len(asked)
+    assert len(student.requests) == len(asked), "equal rows are asked once"
+    failed = sorted(i for i in good - seed if ROWS[i]["topic"] == "law")
+    assert len(failed) > 8
+    assert seed < both
+    assert both - seed < set(failed)
+    assert len(both) == 6 + 8
+    picked = farthest_first(failed, 8, sorted(seed))
+    assert radius(failed, both) == pytest.approx(radius(failed, seed | set(picked)), rel=1e-3)
+    assert {
+        i for i, reason in enumerate(reasons) if reason == "mods.not_needed"
+    } == good - seed - set(failed)
+    again, _ = kept(asking(), tmp_path / "again")
+    assert again == both
+    assert len(student.requests) == len(asked), "nothing is paid twice"
+    assert len(judge.requests) == len(asked)
+
+
+def test_mods_asks_about_some_rows_by_chance(
+    tmp_path: Path, people: tuple[pf.FakeModel, pf.FakeModel]
+) -> None:
+    student, judge = people
+    both, reasons = kept(asking(ask_rows=20, reference="topic"), tmp_path / "both")
+    assert len(student.requests) <= 20  # equal rows are asked once
+    prompts = {request.prompt for request in student.requests}
+    assert len({row["topic"] for row in ROWS if row["text"] in prompts}) > 1
+    assert all("to compare with:\n" in request.prompt for request in judge.requests)
+    seed, _ = kept(MoDS("good", 0.3, 6), tmp_path / "seed")
+    assert {ROWS[i]["text"] for i in both - seed} <= prompts
+    judged = sum(reason in ("mods.not_judged", None) for reason in reasons)
+    assert "mods.not_judged" in reasons
+    assert judged < len(ROWS)
+
+
+def test_mods_goes_on_after_answers_that_fail(
+    tmp_path: Path, people: tuple[pf.FakeModel, pf.FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer or grade that fails leaves its row out; only if all fail is that an error."""
+    student, judge = people
+    student._faults = iter([Unavailable("down")] * 5)
+    _, reasons = kept(asking(), tmp_path / "some")
+    assert 5 <= reasons.count("mods.not_judged") < 60
+    monkeypatch.setattr(judge, "_answers", "who knows")
+    monkeypatch.setenv("PILOTFISH_STORE", f"sqlite:///{tmp_path}/others.db")
+    with pytest.raises(InputError, match="who knows"):
+        kept(asking(), tmp_path / "none")
+
+
+def test_a_rehearsal_of_mods_asks_nobody(
+    tmp_path: Path, people: tuple[pf.FakeModel, pf.FakeModel]
+) -> None:
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    pipeline = Pipeline([asking(answer_tokens=10)])
+    result = pipeline.sample(tmp_path / "in.jsonl")
+    assert not any(model.requests for model in people)
+    assert result.rows_kept == 6, "the seed"
+    assert "requests to student" in result.notes[0]
+    assert "requests to judge" in result.notes[0]
+    asked = pipeline.sample(tmp_path / "in.jsonl", ask=True)
+    assert all(model.requests for model in people)
+    assert asked.rows_kept == 6 + 8
+    assert not asked.notes
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Representative(rows=40),
+        Representative(share=40 / 150),
+        MoDS("good", 0.3, 20, answer_score="answer", max_answer_score=0.9, needed_rows=20),
+    ],
+)
+def test_a_rehearsal_keeps_as_many_rows_as_the_sample_is_of_the_whole(
+    step: Representative | MoDS, tmp_path: Path
+) -> None:
+    """Of a quarter of the rows a quarter of the number, and the share that was asked for."""
+    ready, note = step.rehearse([step.map(batch(0, 40))], tmp_path, 40 / 150, ask=False)
+    reasons = ready.apply(batch(0, 40)).reasons
+    assert reasons is not None
+    assert reasons.null_count == pytest.approx(40 * 40 / 150, abs=1)
+    assert not note
 
 
 def test_mods_in_a_pipeline_reads_the_scores_of_the_file(tmp_path: Path) -> None:
@@ -166,8 +291,20 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match="representative"):
             Representative(**settings)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="together"):
-        MoDS("good", 0.3, 6, answer_score="answer")
+    for half in (
+        {"answer_score": "answer"},
+        {"answers_by": "fake:", "needed_rows": 3, "max_answer_score": 2.0},
+        {"judge": "fake:", "answers_by": "fake:"},
+        {"needed_rows": 3, "max_answer_score": 2.0},
+        {"ask_rows": 3},
+    ):
+        with pytest.raises(ConfigError, match="answers_by and judge"):
+            MoDS("good", 0.3, 6, **half)  # type: ignore[arg-type]
+    whole = {"needed_rows": 3, "max_answer_score": 2.0, "answers_by": "fake:", "judge": "fake:"}
+    with pytest.raises(ConfigError, match="expected one"):
+        MoDS("good", 0.3, 6, answer_score="answer", **whole)  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match="nobody"):
+        MoDS("good", 0.3, 6, **whole | {"judge": "nobody"})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="seed_rows"):
         MoDS("good", 0.3, 0)
     (tmp_path / "target.jsonl").write_text('{"body": "soup"}\n')

@@ -18,6 +18,11 @@ from pilotfish.curate.dedup.keep import rows_of
 from pilotfish.curate.rules.arrow import strings, to_arrow
 from pilotfish.curate.step import Verdict
 
+SAMPLED = (
+    "Only duplicates within the sample were found: a row whose copy lies outside it counts as different, "
+    "so the whole input has more of them."
+)
+
 
 class DropDuplicates:
     """What the deduplication steps come to.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pilotfish.curate.dedup.drop import DropDuplicates
+from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.groups import group
 from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
 from pilotfish.curate.rules.arrow import to_arrow
@@ -91,6 +91,12 @@ class Exact:
         groups = group(chunks, folder)
         kept = survivors(groups.rows, groups.first, key_of_each(groups.rows, states))
         return DropDuplicates.write(self.name, folder, self.tag, groups.rows, kept)
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """As the whole, though a sample has fewer duplicates."""
+        return self.reduce(states, folder), SAMPLED if share < 1 else ""
 
     def _compared(self, texts: pa.Array) -> Iterator[memoryview]:
         """What is compared of each text, as bytes."""

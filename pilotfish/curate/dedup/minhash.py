@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pilotfish.curate.dedup.drop import DropDuplicates
+from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.groups import group
 from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
 from pilotfish.curate.dedup.shingles import Shingles, shingles
@@ -131,6 +131,12 @@ class MinHash:
         groups = group(chunks, folder)
         kept = survivors(groups.rows, groups.first, key_of_each(groups.rows, states))
         return DropDuplicates.write(self.name, folder, self.tag, groups.rows, kept)
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """As the whole, though a sample has fewer duplicates."""
+        return self.reduce(states, folder), SAMPLED if share < 1 else ""
 
     def _signatures(self, found: Shingles) -> NDArray[np.uint32]:
         """The smallest shingle of each text under each permutation, ``[bands * rows, texts]``."""

@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.clusters import Floats, Records, clusters, record_type, unit_vectors
-from pilotfish.curate.dedup.drop import DropDuplicates
+from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.keep import KeepRule, keys_of, numbers, rows_of
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import ROW, TEXT, State, Step
@@ -124,6 +124,12 @@ class Semantic:
         return DropDuplicates.write(
             self.name, folder, self.tag, found[ascending], np.concatenate(kept)[ascending]
         )
+
+    def rehearse(
+        self, states: Iterable[State], folder: Path, share: float, ask: bool
+    ) -> tuple[Step, str]:
+        """As the whole, though a sample has fewer duplicates."""
+        return self.reduce(states, folder), SAMPLED if share < 1 else ""
 
     def _order(self, records: Records, vectors: Floats) -> NDArray[np.int64]:
         """What stays rather than the others comes first."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,9 @@ from pilotfish.curate.dedup.exact import Exact
 from pilotfish.curate.dedup.minhash import MinHash
 from pilotfish.curate.dedup.semantic import Semantic
 from pilotfish.errors import InputError
-from tests.conftest import REPOSITORY
 from tests.curate.corpus import Killed, as_lines
 from tests.curate.dedup.texts import near_duplicates
-from tests.curate.test_pipeline import shards
+from tests.curate.test_pipeline import on_ray, shards
 
 SHARD = 40_000
 STEPS = (
@@ -58,8 +55,7 @@ def test_worker_processes_keep_the_same_rows(corpus: Path, whole: Path, tmp_path
 
 def test_ray_keeps_the_same_rows(corpus: Path, whole: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
-    command = [sys.executable, "-m", "tests.curate.dedup.ray_run", str(corpus), str(tmp_path / "r")]
-    subprocess.run(command, check=True, cwd=REPOSITORY, timeout=300)
+    on_ray("tests.curate.dedup.test_pipeline:STEPS", corpus, tmp_path / "r", SHARD)
     assert shards(tmp_path / "r") == shards(whole)
 
 
