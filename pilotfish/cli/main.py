@@ -21,6 +21,7 @@ from pilotfish.cli.replay import replay
 from pilotfish.cli.rollback import rollback
 from pilotfish.cli.route import route
 from pilotfish.cli.run import run
+from pilotfish.cli.score import score
 from pilotfish.cli.serve import serve
 from pilotfish.cli.show import show
 from pilotfish.cli.tasks import tasks
@@ -37,6 +38,7 @@ for verb in (
     offload,
     curate,
     run,
+    score,
     serve,
     replay,
     show,

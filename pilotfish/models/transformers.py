@@ -67,10 +67,13 @@ class TransformersModel:
         name: The name that answers carry.
         vocab: Rows of the output layer, those that only pad it included.
         identity: What its speed depends on: the file, its size and date, the device, dtype and threads.
+        at_once: How many tokens are best scored in one call.
 
     Raises:
         ConfigError: The library cannot load it.
     """
+
+    at_once = 1024
 
     def __init__(
         self,

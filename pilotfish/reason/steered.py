@@ -64,9 +64,6 @@ class Steered:
         self.vocab = shared_vocabulary(models)
         self._never = sorted({b for m in models if isinstance(m, ByteModel) for b in m.unwritable})
         self._views = list(views) or [None] * len(models)
-        # Members read a request as the same tokens, unless they have views, or tokens of their own.
-        bridged = any(isinstance(model, ByteModel) for model in models)
-        self._apart = len(models) > 1 and (bridged or any(self._views))
         self._requests: dict[Prompts, int] = {}
         self._next_request = REQUEST
         self._decision = Decision(name, name, reason)
@@ -90,13 +87,16 @@ class Steered:
         return self.models[0].ends(token)
 
     def prompt_tokens(self, request: Request) -> list[int]:
-        """The request as tokens; where the members read different ones, one number for all of them."""
-        if not self._apart:
-            return self.models[0].prompt_tokens(request)
+        """The request as tokens; where the members read different ones, one number for all of them.
+
+        They differ by views, by chat templates and, read byte by byte, by vocabularies.
+        """
         pairs = zip(self.models, self._views, strict=True)
         prompts = tuple(
-            tuple(m.prompt_tokens(view(request) if view else request)) for m, view in pairs
+            tuple(model.prompt_tokens(view(request) if view else request)) for model, view in pairs
         )
+        if all(prompt == prompts[0] for prompt in prompts):
+            return list(prompts[0])
         if prompts not in self._requests:
             if len(self._requests) == _REQUESTS:
                 del self._requests[next(iter(self._requests))]
@@ -128,6 +128,11 @@ class Steered:
     def json_grammar(self, schema: str) -> Grammar:
         """What may come next in a JSON value of a JSON schema."""
         return self.models[0].json_grammar(schema)
+
+    @property
+    def opening(self) -> list[int]:
+        """What the first member was trained to see before every text: ``<bos>``, or nothing."""
+        return list(getattr(self.models[0], "opening", ()))
 
     def session(self) -> SteeredSession:
         """Start an empty sequence in every member; all of them read the same tokens."""

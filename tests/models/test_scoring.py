@@ -20,6 +20,8 @@ from pilotfish.models.load import load_model
 from pilotfish.models.prefix_tree import log_probabilities
 from pilotfish.models.protocols import BatchedTokenModel, Floats
 from pilotfish.models.scoring import Scored, score, token_model, total_perplexity
+from pilotfish.reason.rules import Mix
+from pilotfish.reason.steered import Steered
 from pilotfish.records import Request
 from tests.models import tiny_gguf
 
@@ -191,6 +193,15 @@ def test_what_a_model_was_trained_to_begin_with_comes_first(
     [found] = score(model, [text], window=21)
     wanted = oracle([tiny_gguf.BOS, *tokens[10:30]])[11:]
     np.testing.assert_allclose(found.surprisal[20:30], wanted, **CLOSE)
+
+
+def test_a_steered_model_is_scored_like_any_other(model: LlamaModel) -> None:
+    twice = Steered([model, model], Mix((0.5, 0.5), "log"), name="twice")
+    text, before = "the other cab and more", "ab "
+    [found], [own] = score(twice, [text], given=before), score(model, [text], given=before)
+    np.testing.assert_allclose(found.surprisal, own.surprisal, **CLOSE)
+    assert twice.opening == model.opening
+    twice.close()
 
 
 def test_wrong_numbers_and_models_are_refused(model: LlamaModel) -> None:
