@@ -1,9 +1,18 @@
 """Curation beside the tools that do the same step: time for each CPU, memory, and the same decisions.
 
-    python benchmarks/curate.py filters --datatrove /path/to/python --corpus FOLDER
+    python benchmarks/curate.py all --corpus FOLDER --datatrove PYTHON --reference PYTHON
+    python benchmarks/curate.py filters minhash --corpus FOLDER --datatrove PYTHON
 
-Every part is a module ``curate_PART.py`` with ``add_arguments(parser)`` and ``measure(options)``; what it
-returns is stored under its name in ``results/curate.json``. The corpus is made by ``corpus.py``.
+``--datatrove`` is a Python with datatrove, rensa and datasketch; ``--reference`` one with data-selection:
+
+    pip install "datatrove[processing]" spacy orjson "xxhash<4" rensa datasketch
+    pip install data-selection==1.0.3
+
+Parts are functions of modules ``curate_PART.py``; what each returns is stored under its name in
+``results/curate.json``, with the hardware, the versions and the state of the code. The corpus is made by
+``corpus.py``. Pilotfish reads all of it and the other tools samples whose size is stored with their
+results. Two parts run at once: every process has one thread and a session of its own, so that a machine
+that is shared gives it a share, and time is that of the CPU.
 """
 
 from __future__ import annotations
@@ -13,11 +22,30 @@ import importlib
 import json
 import os
 import platform
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import corpus
+import pyarrow.parquet as pq
 
 RESULT = Path(__file__).parent / "results" / "curate.json"
-PARTS = {"filters": "curate_filters"}
+PARTS = {
+    "scaling": "curate_scaling:measure",
+    "filters": "curate_filters:measure",
+    "minhash": "curate_dedup:measure",
+    "dsir": "curate_dsir:measure",
+    "semantic": "curate_dedup:measure_semantic",
+}
+ALL = ("scaling", "filters", "minhash", "dsir")
+"""What ``all`` runs; the others need more installed."""
+TENTH = 100
+"""Megabytes of text in the small corpus, at least."""
 
 
 def processor() -> str:
@@ -31,33 +59,109 @@ def processor() -> str:
     )
 
 
+def first(files: list[Path], megabytes: float) -> list[Path]:
+    """So many of the corpus's files that their texts are at least so large."""
+    chosen: list[Path] = []
+    size = 0.0
+    while size < megabytes * 1e6 and len(chosen) < len(files):
+        chosen.append(files[len(chosen)])
+        batches = pq.ParquetFile(chosen[-1]).iter_batches(1000, columns=["text"])
+        size += sum(batch.column(0).nbytes - 8 * (len(batch) + 1) for batch in batches)
+    return chosen
+
+
+def versions(options: argparse.Namespace) -> dict[str, Any]:
+    """Of everything that is measured, and of what it stands on."""
+    asked = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
+    others = {
+        "datatrove": ["datatrove", "spacy", "rensa", "datasketch", "numpy", "pyarrow"],
+        "reference": ["data-selection", "numpy"],
+    }
+    found: dict[str, Any] = {
+        "pilotfish": {name: version(name) for name in ("pilotfish", "numpy", "pyarrow")}
+    }
+    for name, packages in others.items():
+        if python := getattr(options, name):
+            command = [python, "-c", asked % packages]
+            shown = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[name] = json.loads(shown.stdout)
+    return found
+
+
+def code() -> str:
+    """The commit that is measured, and whether the package differs from it."""
+    here = Path(__file__).parent
+    at = ["git", "-C", str(here.parent)]
+    commit = subprocess.run([*at, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    names = ["pilotfish/curate", "benchmarks/curate*.py"]
+    changed = subprocess.run(
+        [*at, "diff", "--name-only", "HEAD", "--", *names], capture_output=True, text=True
+    )
+    return commit.stdout.strip() + (
+        f" with changes in {', '.join(changed.stdout.split())}" if changed.stdout else ""
+    )
+
+
+def measured(part: str, options: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
+    """A part's result, and how long it took."""
+    module, _, name = PARTS[part].partition(":")
+    measure = getattr(importlib.import_module(module), name)
+    began, busy = time.monotonic(), os.getloadavg()[0]
+    result = measure(first(files, TENTH), files) if part == "scaling" else measure(options, files)
+    print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+    return {
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "load before and after": [round(busy, 1), round(os.getloadavg()[0], 1)],
+        **result,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="part", required=True)
-    parts = {name: importlib.import_module(module) for name, module in PARTS.items()}
-    for name, module in parts.items():
-        command = commands.add_parser(name, help=module.__doc__.split("\n")[0])
-        command.add_argument(
-            "--corpus", type=Path, required=True, help="folder; made if it is not there"
-        )
-        command.add_argument(
-            "--megabytes", type=int, default=1100, help="size, where it must be made"
-        )
-        command.add_argument("--note", default="", help="what else the machine was doing")
-        module.add_arguments(command)
+    parser.add_argument("parts", nargs="+", choices=["all", *PARTS], metavar="PART")
+    parser.add_argument("--corpus", type=Path, required=True, help="made if it is not there")
+    parser.add_argument("--megabytes", type=int, default=1100, help="size, where it is made")
+    parser.add_argument("--datatrove", type=Path, help="a Python with datatrove and others")
+    parser.add_argument("--reference", type=Path, help="a Python with data-selection")
+    parser.add_argument("--shipped", type=int, default=1200, help="documents, datatrove as shipped")
+    parser.add_argument("--pattern", type=int, default=3000, help="documents, with our words")
+    parser.add_argument("--few", type=int, default=2000, help="the same of MinHash")
+    parser.add_argument("--more", type=int, default=8000, help="the same of MinHash")
+    parser.add_argument("--semantic", type=int, default=15_000, help="documents")
+    parser.add_argument("--dsir", type=float, default=30, help="megabytes")
+    parser.add_argument("--scratch", type=Path, help="where files may be large; default: /tmp")
+    parser.add_argument("--note", default="", help="what else the machine was doing")
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    busy = os.getloadavg()
-    measured = parts[options.part].measure(options)
-    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    stored[options.part] = {
+    parts = list(ALL) if "all" in options.parts else options.parts
+    began, state = time.monotonic(), code()
+    if options.scratch:
+        tempfile.tempdir = str(options.scratch)
+    made = corpus.build(options.corpus, options.megabytes)
+    files = sorted(options.corpus.glob("*.parquet"))
+    with ThreadPoolExecutor(2) as pool:
+        running = {pool.submit(measured, part, options, files): part for part in parts}
+        results: dict[str, Any] = {}
+        for future in as_completed(running):
+            if future.exception() is None:
+                results[running[future]] = future.result()
+    run = {
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread used",
-        "load before and after": [round(busy[0], 1), round(os.getloadavg()[0], 1)],
+        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, two processes at once",
+        "minutes": round((time.monotonic() - began) / 60, 1),
         "note": options.note,
-        **measured,
+        "code": state,
+        "versions": versions(options),
+        "corpus": made,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    stored = {"run": run, **{part: results[part] for part in parts if part in results}}
+    if "all" not in options.parts and options.out.exists():
+        for result in results.values():
+            result["run"] = run
+        stored = json.loads(options.out.read_text()) | results
+    options.out.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    for future in running:
+        future.result()  # raises what a part raised
 
 
 if __name__ == "__main__":

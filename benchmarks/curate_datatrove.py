@@ -1,25 +1,26 @@
-"""The four filter sets in datatrove, on documents of a Parquet file; curate.py runs it.
+"""The four filter sets in datatrove, on the documents of a file; curate.py runs it.
 
     python benchmarks/curate_datatrove.py SAMPLE.parquet SETTINGS.json OUT.json
 
-Run by a Python that has datatrove. SETTINGS: ``tokenizer`` is null (as shipped:
-spaCy) or the pattern of a word for ``re``; ``sentence`` the pattern of the end of a sentence; ``decide``
-whether to store what each filter says of each document on its own, beside the time of all in a chain.
+Run by a Python that has datatrove. SAMPLE is Parquet or JSON lines and is read and written by datatrove's
+own reader and writer. SETTINGS: ``tokenizer`` is null (as shipped: spaCy) or the pattern of a word for
+``re``; ``sentence`` the pattern of the end of a sentence; ``decide`` whether to store what each filter
+says of each document on its own, beside the time and memory of all in a chain.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import resource
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+from curate_pipeline import peak_megabytes
 from datatrove.data import Document
 from datatrove.pipeline.filters import (
     C4QualityFilter,
@@ -27,6 +28,8 @@ from datatrove.pipeline.filters import (
     GopherQualityFilter,
     GopherRepetitionFilter,
 )
+from datatrove.pipeline.readers import JsonlReader, ParquetReader
+from datatrove.pipeline.writers import JsonlWriter, ParquetWriter
 from datatrove.utils import text as datatrove_text
 from datatrove.utils import word_tokenizers
 from loguru import logger
@@ -50,11 +53,17 @@ class ByPattern:
         return list(zip([0, *cuts[:-1]], cuts, strict=True)) if cuts else []
 
 
-def documents(path: str) -> Iterator[Document]:
-    """The documents of the file, one at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(256, columns=["id", "text"]):
-        for number, text in zip(batch.column(0), batch.column(1), strict=True):
-            yield Document(text=text.as_py(), id=str(number.as_py()))
+def reader(path: Path) -> Any:
+    """Datatrove's reader of a file."""
+    kind = ParquetReader if path.suffix == ".parquet" else JsonlReader
+    return kind(str(path.parent), glob_pattern=path.name)
+
+
+def writer(path: Path, folder: str) -> Any:
+    """Datatrove's writer of the same format."""
+    if path.suffix == ".parquet":
+        return ParquetWriter(folder, compression="zstd")
+    return JsonlWriter(folder, compression=None)
 
 
 def sets() -> dict[str, Any]:
@@ -67,53 +76,54 @@ def sets() -> dict[str, Any]:
     }
 
 
-def peak_megabytes() -> float:
-    """The most memory this process has held. Not ``ru_maxrss``, which begins with that of the parent."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+def decisions(texts: Iterator[str]) -> list[dict[str, Any]]:
+    """What each filter says of each text on its own; ``""`` to keep it."""
+    filters, decided = sets(), []
+    for number, original in enumerate(texts):
+        document = Document(text=original, id=str(number))
+        said: dict[str, Any] = {}
+        for name, one in filters.items():
+            document.text = original
+            try:
+                answer = one.filter(document)
+            except ZeroDivisionError:
+                answer = (False, "ZeroDivisionError")
+            said[name] = answer[1] if isinstance(answer, tuple) else ""
+            if name == "c4" and answer is True:
+                said["text"] = document.text
+        decided.append(said)
+    return decided
 
 
 def main() -> None:
-    sample, settings_file, out = sys.argv[1:]
-    settings = json.loads(Path(settings_file).read_text())
+    sample, out = Path(sys.argv[1]), Path(sys.argv[3])
+    settings = json.loads(Path(sys.argv[2]).read_text())
     warnings.simplefilter("ignore")
     logger.remove()
     if settings["tokenizer"]:
         tokenizer = ByPattern(settings["tokenizer"], settings["sentence"])
         word_tokenizers.load_word_tokenizer = lambda _: tokenizer
     datatrove_text.split_into_words("One sentence, to load what is loaded once.")
-    filters = sets()
-    chain: Iterator[Document] = documents(sample)
-    for one in filters.values():
-        chain = one.run(chain)
-    began = time.process_time()
-    kept = [document.id for document in chain]
-    seconds = time.process_time() - began
+    with tempfile.TemporaryDirectory() as folder:
+        chain = reader(sample).run()
+        for one in sets().values():
+            chain = one.run(chain)
+        began = time.process_time()
+        kept = sum(1 for _ in writer(sample, folder).run(chain))
+        seconds = time.process_time() - began
     result: dict[str, Any] = {
         "cpu_seconds": seconds,
-        "kept": len(kept),
+        "kept": kept,
         "peak_megabytes": peak_megabytes(),
     }
     if settings["decide"]:
-        filters, decided = sets(), []
-        for document in documents(sample):
-            said: dict[str, Any] = {}
-            original = document.text
-            for name, one in filters.items():
-                document.text = original
-                try:
-                    answer = one.filter(document)
-                except ZeroDivisionError:
-                    answer = (False, "ZeroDivisionError")
-                said[name] = answer[1] if isinstance(answer, tuple) else ""
-                if name == "c4" and answer is True:
-                    said["text"] = document.text
-            decided.append(said)
-        result["decided"] = decided
-    Path(out).write_text(json.dumps(result))
+        import pyarrow.parquet as pq
+
+        batches = pq.ParquetFile(sample).iter_batches(256, columns=["text"])
+        result["decided"] = decisions(
+            text for batch in batches for text in batch.column(0).to_pylist()
+        )
+    out.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Deduplication beside datatrove, rensa, datasketch and semhash: CPU time, memory, the same decisions.
+"""Deduplication beside datatrove, rensa and datasketch: CPU time, memory, the same decisions.
 
-    python benchmarks/curate_dedup.py --corpus FOLDER --datatrove /path/to/python --note "what else ran"
+A share of the corpus's pages comes a second time with some of their words replaced, and the exact Jaccard
+similarity of each such pair is computed from sets of shingles. All tools have the same shingles (five
+words), bands (14) and rows (8) and work on the first pages (``curate_scaling.py`` has all of the corpus).
+Pilotfish with default settings, reading and writing included, beside datatrove, which does the same;
+beside rensa and datasketch, which neither read nor write, the step alone.
 
-The corpus is made by ``corpus.py``; a share of its pages comes a second time with some of their words
-replaced, and the exact Jaccard similarity of each such pair is computed from sets of shingles. All tools
-have the same shingles (five words), bands (14) and rows (8). Pilotfish reads all of it, the others its
-first pages. A tool needs rensa, datasketch and semhash, or datatrove in an environment of its own:
-
-    pip install rensa datasketch semhash
+The part ``semantic`` needs semhash in the environment of Pilotfish.
 """
 
 from __future__ import annotations
@@ -15,70 +14,94 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import corpus
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from curate import processor
 from curate_dedup_tools import BANDS, ROWS, SIMILARITY, WORDS, shingled
+from curate_pipeline import curated, finished
 
+from pilotfish.curate.dedup.minhash import MinHash
 from pilotfish.curate.dedup.shingles import shingles
 from pilotfish.curate.rules.documents import pieces
 
-RESULT = Path(__file__).parent / "results" / "curate_dedup.json"
 EDITS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)  # shares of words that are replaced
 COPIED = 0.2
+NEAR = 0.68  # half of the pairs as similar as this share a band
 EDGES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.01)
 
 
-def texts(folder: Path, most: int) -> list[str]:
-    """Pages of the corpus."""
-    found: list[str] = []
-    for file in sorted(folder.glob("*.parquet")):
-        found += pq.read_table(file, columns=["text"]).column(0).to_pylist()
-        if len(found) >= most:
-            break
-    return found[:most]
+def pages(files: list[Path]) -> Iterator[str]:
+    """Pages of the corpus that hold any text."""
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(500, columns=["text"]):
+            yield from (text for text in batch.column(0).to_pylist() if text.strip("\0 \n"))
 
 
-def with_copies(pages: list[str], seed: int = 0) -> tuple[list[str], list[tuple[int, int]]]:
-    """The pages with edited copies among them, and the pairs of page and copy."""
+def with_copies(of: Iterator[str], seed: int = 0) -> Iterator[tuple[str, int]]:
+    """The pages with edited copies among them; of a copy the number of what was copied, else -1."""
     draw = random.Random(seed)
-    made: list[str] = []
-    pairs = []
-    for page in pages:
-        made.append(page)
-        if draw.random() < COPIED:
-            one = draw.randrange(max(0, len(made) - 500), len(made))
-            words = made[one].split(" ")
-            for at in draw.sample(range(len(words)), round(draw.choice(EDITS) * len(words))):
-                words[at] = f"edited{draw.randrange(10**9)}"
-            pairs.append((one, len(made)))
-            made.append(" ".join(words))
-    return made, pairs
+    last: list[str] = []
+    n = 0
+    for page in of:
+        for text, origin in ((page, -1), ("", 0)):
+            if origin == 0:
+                if draw.random() >= COPIED:
+                    continue
+                back = draw.randrange(len(last)) + 1
+                words, origin = last[-back].split(" "), n - back
+                for at in draw.sample(range(len(words)), round(draw.choice(EDITS) * len(words))):
+                    words[at] = f"edited{draw.randrange(10**9)}"
+                text = " ".join(words)
+            yield text, origin
+            last = [*last[-499:], text]
+            n += 1
 
 
-def run(python: Path | str, tool: str, given: Path | str, most: int = 0) -> dict[str, Any]:
-    """What one tool says of a file, in a process of its own; of the first ``most`` rows if given."""
+def write_copies(
+    files: list[Path], folder: Path, most: int
+) -> tuple[list[Path], list[tuple[int, int]]]:
+    """Pages with copies as Parquet files of 20,000, ``most`` or some more; and the pairs of both."""
+    made, pairs, n = with_copies(pages(files)), [], 0
+    shards: list[Path] = []
+    while n < most and (rows := list(itertools.islice(made, 20_000))):
+        shards.append(folder / f"{len(shards):03}.parquet")
+        table = pa.table(
+            {
+                "id": [str(n + i) for i in range(len(rows))],
+                "text": [text.replace("\0", " ") for text, _ in rows],
+            }
+        )
+        pq.write_table(table, shards[-1], compression="zstd", row_group_size=1000)
+        pairs += [(origin, n + i) for i, (_, origin) in enumerate(rows) if origin >= 0]
+        n += len(rows)
+    return shards, pairs
+
+
+def head(shards: list[Path], n: int, to: Path) -> pa.Table:
+    """The first pages, as Parquet and as JSON lines."""
+    tables: list[pa.Table] = []
+    while sum(table.num_rows for table in tables) < n and len(tables) < len(shards):
+        tables.append(pq.read_table(shards[len(tables)]))
+    table = pa.concat_tables(tables).slice(0, n)
+    pq.write_table(table, to, compression="zstd", row_group_size=1000)
+    with to.with_suffix(".jsonl").open("w") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+    return table
+
+
+def run(python: Path | str, tool: str, given: Path | str) -> dict[str, Any]:
+    """What one tool says of a file, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        if most:
-            part = pq.read_table(given).slice(0, most)
-            pq.write_table(part, f"{folder}/part.parquet", row_group_size=1000)
-            given = f"{folder}/part.parquet"
         script = Path(__file__).with_name("curate_dedup_tools.py")
-        command = [str(python), str(script), tool, str(given), f"{folder}/out.json"]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        finished([python, script, tool, given, f"{folder}/out.json"])
         found: dict[str, Any] = json.loads(Path(f"{folder}/out.json").read_text())
     n = len(found["groups"]) or int(str(given))
     found["documents"] = n
@@ -86,7 +109,6 @@ def run(python: Path | str, tool: str, given: Path | str, most: int = 0) -> dict
     found["cpu_seconds"] = round(found["cpu_seconds"], 2)
     found["with_imports"] = round(found["with_imports"], 2)
     found["dropped"] = sum(group != row for row, group in enumerate(found["groups"]))
-    print(tool, {key: value for key, value in found.items() if key != "groups"}, file=sys.stderr)
     return found
 
 
@@ -158,15 +180,114 @@ def compare(
     }
 
 
-def semantic(path: Path, most: int) -> dict[str, Any]:
+def s_curve(made: list[str], pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """Pairs that share a band, beside what theory says of their true similarity."""
+    texts = [made[row] for pair in pairs for row in pair]
+    rows = pa.array(range(len(texts)), pa.uint64())
+    state = MinHash(WORDS, BANDS, ROWS).map(pa.record_batch({"row": rows, "text": texts}))
+    bands = np.zeros((len(texts), BANDS), np.uint64)
+    at = state.column("row").to_numpy()
+    bands[at] = state.column("bands").flatten().to_numpy().reshape(-1, BANDS)
+    found = (bands[::2] == bands[1::2]).any(axis=1) & np.isin(np.arange(0, len(texts), 2), at)
+    similarity = np.array([by_own_words(made[one], made[other]) for one, other in pairs])
+    known = ~np.isnan(similarity)
+    similarity, found = similarity[known], found[known]
+    chance = 1 - (1 - similarity**ROWS) ** BANDS
+    near = similarity >= NEAR
+    by = []
+    for low, high in itertools.pairwise(EDGES):
+        own = (similarity >= low) & (similarity < high)
+        if own.any():
+            spread = float(np.sqrt((chance * (1 - chance))[own].sum()))
+            off = float(found[own].sum() - chance[own].sum())
+            by.append(
+                {
+                    "similarity": f"{low} to {min(high, 1.0)}",
+                    "pairs": int(own.sum()),
+                    "theory": round(float(chance[own].sum()), 1),
+                    "found": int(found[own].sum()),
+                    "standard deviations off": round(off / spread, 2) if spread > 0.05 else None,
+                }
+            )
+    return {
+        "pairs": len(similarity),
+        f"recall, of pairs of {NEAR} and above": round(float(found[near].mean()), 4),
+        "recall by theory": round(float(chance[near].mean()), 4),
+        f"precision, of {NEAR} and above among found": round(float(near[found].mean()), 4),
+        "precision by theory": round(float(chance[near].sum() / chance.sum()), 4),
+        "by similarity": by,
+    }
+
+
+def beside_datatrove(python: Path, tool: str, sample: Path) -> dict[str, Any]:
+    """The whole of a deduplication, files to files, from both formats; and datatrove's groups."""
+    found: dict[str, Any] = {}
+    for name, path in (("JSON lines", sample.with_suffix(".jsonl")), ("Parquet", sample)):
+        ours, theirs = curated("minhash", [path]), run(python, tool, path)
+        groups = theirs.pop("groups")
+        times = ours["documents_per_cpu_second"] / theirs["documents_per_cpu_second"]
+        found[name] = {"pilotfish": ours, tool: theirs, "times as fast": round(times, 1)}
+    return found | {"groups": groups}
+
+
+def measure(options: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
+    """All but the semantic step; ``files`` are the corpus."""
+    here, peers = sys.executable, options.datatrove
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shards, pairs = write_copies(files, folder, options.more)
+        few, more = folder / "few.parquet", folder / "more.parquet"
+        tables = {
+            path: head(shards, n, path) for path, n in ((few, options.few), (more, options.more))
+        }
+        alone = {"pilotfish": run(here, "pilotfish minhash", more)}
+        alone |= {tool: run(peers, tool, more) for tool in ("rensa", "datasketch")}
+        alone["pilotfish, again"] = run(here, "pilotfish minhash", more)
+        exact = run(here, "pilotfish exact", more)
+        shipped = beside_datatrove(peers, "datatrove", few)
+        pattern = beside_datatrove(peers, "datatrove by pattern", more)
+        groups = {tool: found.pop("groups") for tool, found in alone.items()}
+        groups.pop("pilotfish, again")
+        exact.pop("groups")
+        groups["datatrove by pattern"] = pattern.pop("groups")
+        few_groups = {
+            "pilotfish": run(here, "pilotfish minhash", few)["groups"],
+            "datatrove": shipped.pop("groups"),
+        }
+        made = tables[more].column("text").to_pylist()
+    reduces = [run(here, "pilotfish reduce", str(n)) for n in (250_000, 2_500_000)]
+    for found in reduces:
+        found.pop("groups")
+    speed = alone["pilotfish"]["documents_per_cpu_second"]
+    return {
+        "the step alone, without reading and writing": alone,
+        "times as fast, the step alone": {
+            tool: round(speed / alone[tool]["documents_per_cpu_second"], 1)
+            for tool in ("rensa", "datasketch")
+        },
+        "files to files, datatrove as shipped": shipped,
+        "files to files, datatrove with a pattern for tokenizer": pattern,
+        "exact, the step alone": exact,
+        "decisions": {
+            "by pattern": compare(made, pairs, groups),
+            "as shipped": compare(made, pairs, few_groups),
+        },
+        "S-curve": s_curve(made, [pair for pair in pairs if max(pair) < len(made)]),
+        "reduce alone": reduces,
+    }
+
+
+def measure_semantic(options: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
     """Beside semhash with the same encoder, and how many of all similar pairs clusters miss."""
     from pilotfish.models.load import load_encoder
 
-    ours = run(sys.executable, "pilotfish semantic", path, most)
-    theirs = run(sys.executable, "semhash", path, most)
-    vectors = load_encoder("static").encode(
-        pq.read_table(path).slice(0, most).column("text").to_pylist()
-    )
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "sample.parquet"
+        shards, _ = write_copies(files, Path(name), options.semantic)
+        texts = head(shards, options.semantic, path).column("text").to_pylist()
+        ours = run(sys.executable, "pilotfish semantic", path)
+        theirs = run(sys.executable, "semhash", path)
+    vectors = load_encoder("static").encode(texts)
     vectors = vectors.astype(np.float16).astype(np.float32)
     near = np.zeros(len(vectors), bool)
     for start in range(0, len(vectors), 1000):
@@ -184,80 +305,3 @@ def semantic(path: Path, most: int) -> dict[str, Any]:
         "of these dropped": int((near & ours_dropped).sum()),
         "dropped beside these": int((ours_dropped & ~near).sum()),
     }
-
-
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All of it."""
-    if not list(options.corpus.glob("*.parquet")):
-        corpus.build(options.corpus, options.megabytes)
-    made, pairs = with_copies(texts(options.corpus, options.documents))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "corpus.parquet"
-        pq.write_table(pa.table({"text": made}), path, row_group_size=1000)
-        here = sys.executable
-        ours = run(here, "pilotfish minhash", path)
-        tenth = run(here, "pilotfish minhash", path, len(made) // 10)
-        exact = run(here, "pilotfish exact", path)
-        peers = {
-            "rensa": run(here, "rensa", path, options.sample),
-            "datasketch": run(here, "datasketch", path, options.sample),
-            "datatrove": run(options.datatrove, "datatrove", path, options.sample),
-            "datatrove by pattern": run(
-                options.datatrove, "datatrove by pattern", path, options.sample
-            ),
-        }
-        sample = run(here, "pilotfish minhash", path, options.sample)
-        groups = {"pilotfish": sample["groups"], **{k: v["groups"] for k, v in peers.items()}}
-        meaning = semantic(path, options.semantic)
-    reduces = [run(here, "pilotfish reduce", str(n)) for n in (250_000, 2_500_000)]
-    for result in (ours, tenth, exact, sample, *peers.values(), *reduces):
-        result.pop("groups")
-    speed = ours["documents_per_cpu_second"]
-    return {
-        "megabytes": round(sum(len(text.encode()) for text in made) / 1e6),
-        "exact": exact,
-        "minhash": ours,
-        "minhash, a tenth of the corpus": tenth,
-        "minhash, the sample": sample,
-        "peers, the sample": peers,
-        "times as fast as": {
-            name: round(speed / peer["documents_per_cpu_second"], 1) for name, peer in peers.items()
-        },
-        "decisions": compare(made, pairs, groups),
-        "reduce alone": reduces,
-        "semantic": meaning,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--corpus", type=Path, required=True, help="folder; made if it is not there"
-    )
-    parser.add_argument("--megabytes", type=int, default=1100, help="size, where it must be made")
-    parser.add_argument("--datatrove", type=Path, required=True, help="a Python that has it")
-    parser.add_argument("--documents", type=int, default=60_000, help="pages, before copies")
-    parser.add_argument("--sample", type=int, default=3000, help="documents for the other tools")
-    parser.add_argument("--semantic", type=int, default=15_000, help="documents for semantic")
-    parser.add_argument("--note", default="", help="what else the machine was doing")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
-    busy = os.getloadavg()
-    measured = measure(options)
-    names = ("rensa", "datasketch", "semhash", "numpy", "pyarrow")
-    command = "from importlib.metadata import version; print(version('datatrove'))"
-    shown = subprocess.run([options.datatrove, "-c", command], capture_output=True, text=True)
-    result = {
-        "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
-        "load before and after": [round(busy[0], 1), round(os.getloadavg()[0], 1)],
-        "note": options.note,
-        "versions": {**{k: version(k) for k in names}, "datatrove": shown.stdout.strip()},
-        **measured,
-    }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,11 @@
-"""One tool's deduplication of a Parquet file; curate_dedup.py runs it, each tool in a process of its own.
+"""One tool's deduplication of a file; curate_dedup.py runs it, each tool in a process of its own.
 
     python benchmarks/curate_dedup_tools.py TOOL CORPUS.parquet OUT.json
 
 TOOL is a name of :data:`TOOLS`, run by a Python that has it. OUT gets CPU seconds, peak memory, and the
 number of each row's group, the same for rows that the tool takes for duplicates. All shingles are five
-words; all signatures 14 bands of 8. datatrove 0.10 needs ``xxhash<4``.
+words; all signatures 14 bands of 8. datatrove reads and writes with its own reader and writer, and may
+be given JSON lines; the others are given texts. datatrove 0.10 needs ``xxhash<4``.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from curate_pipeline import peak_megabytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WORDS, BANDS, ROWS = 5, 14, 8
 WORD = re.compile(r"\w+")
@@ -28,14 +31,11 @@ BATCH = 512
 SIMILARITY = 0.95  # of the semantic tools
 
 
-def peak_megabytes() -> float:
-    """The most memory this process has held, as Linux counts it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def batches(path: str) -> Iterator[pa.RecordBatch]:
     """Batches with row numbers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     at, file = 0, pq.ParquetFile(path)
     # Group by group: iter_batches holds more the longer the file is, which would hide what tools hold.
     for group in range(file.num_row_groups):
@@ -72,6 +72,8 @@ class OnDisk:
     """States as the pipeline keeps them."""
 
     def __init__(self, path: Path, states: Iterator[pa.RecordBatch]) -> None:
+        import pyarrow as pa
+
         self.path = path
         first = next(states)
         options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
@@ -81,26 +83,37 @@ class OnDisk:
                 writer.write_batch(state)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
         with pa.OSFile(str(self.path)) as file, pa.ipc.open_stream(file) as reader:
             yield from reader
 
 
 def by_step(step: Any, path: str) -> tuple[list[int], dict[str, float]]:
-    """Map, reduce and apply of a step of Pilotfish."""
+    """Map, reduce and apply of a step of Pilotfish, without reading, as of the other libraries."""
+    spent = {"map": 0.0, "reduce": 0.0, "apply": 0.0}
+
+    def mapped() -> Iterator[pa.RecordBatch]:
+        for batch in batches(path):
+            start = time.process_time()
+            state = step.map(batch)
+            spent["map"] += time.process_time() - start
+            yield state
+
     with tempfile.TemporaryDirectory() as folder:
-        marks = [time.process_time()]
-        states = OnDisk(Path(folder) / "states.arrow", map(step.map, batches(path)))
-        marks.append(time.process_time())
+        states = OnDisk(Path(folder) / "states.arrow", mapped())
+        start = time.process_time()
         fitted = step.reduce(states, Path(folder))
-        marks.append(time.process_time())
+        spent["reduce"] = time.process_time() - start
         groups: list[int] = []
         for batch in batches(path):
+            start = time.process_time()
             column = fitted.apply(batch).columns[f"{step.name}_group"]
+            spent["apply"] += time.process_time() - start
             rows = batch.column("row").to_pylist()
             found = zip(rows, column.to_pylist(), strict=True)
             groups += [row if kept is None else kept for row, kept in found]
-        marks.append(time.process_time())
-    return groups, dict(zip(("map", "reduce", "apply"), np.diff(marks).tolist(), strict=True))
+    return groups, spent
 
 
 def pilotfish_minhash(path: str) -> tuple[list[int], dict[str, float]]:
@@ -193,11 +206,12 @@ def datasketch(path: str) -> tuple[list[int], dict[str, float]]:
 
 
 def _datatrove(path: str, pattern: bool) -> tuple[list[int], dict[str, float]]:
-    from datatrove.data import Document
+    from curate_datatrove import reader, writer
     from datatrove.pipeline.dedup import (
         MinhashConfig,
         MinhashDedupBuckets,
         MinhashDedupCluster,
+        MinhashDedupFilter,
         MinhashDedupSignature,
     )
     from loguru import logger
@@ -210,14 +224,7 @@ def _datatrove(path: str, pattern: bool) -> tuple[list[int], dict[str, float]]:
             sign.word_tokenizer = type("ByPattern", (), {"word_tokenize": WORD.findall})()
         sign.get_shingles("One sentence, to load what is loaded once.")
         marks = [time.process_time()]
-        documents = (
-            Document(text=text, id=str(row))
-            for batch in batches(path)
-            for row, text in zip(
-                batch.column("row").to_pylist(), batch.column("text").to_pylist(), strict=True
-            )
-        )
-        sign.run(documents)
+        sign.run(reader(Path(path)).run())
         marks.append(time.process_time())
         for rank in range(BANDS):
             pair = MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/pairs", config=config)
@@ -225,16 +232,19 @@ def _datatrove(path: str, pattern: bool) -> tuple[list[int], dict[str, float]]:
         marks.append(time.process_time())
         MinhashDedupCluster(f"{folder}/pairs", f"{folder}/out", config, save_cluster_id=True).run()
         marks.append(time.process_time())
+        kept = MinhashDedupFilter(f"{folder}/out").run(reader(Path(path)).run())
+        n = sum(1 for _ in writer(Path(path), f"{folder}/kept").run(kept))
+        marks.append(time.process_time())
         clusters = Path(folder) / "out" / "000000.clusters"  # none where there are no duplicates
         found = (
             np.fromfile(clusters, np.uint32).reshape(-1, 2).tolist() if clusters.exists() else []
         )
+        removed = Path(folder) / "out" / "000000.remove"
+        n += removed.stat().st_size // 4 if removed.exists() else 0
     first: dict[int, int] = {}
     pairs = [(first.setdefault(cluster, row), row) for row, cluster in found]
-    n = pq.ParquetFile(path).metadata.num_rows
-    return joined(pairs, n), dict(
-        zip(("signatures", "buckets", "cluster"), np.diff(marks).tolist(), strict=True)
-    )
+    names = ("signatures", "buckets", "cluster", "filter")
+    return joined(pairs, n), dict(zip(names, np.diff(marks).tolist(), strict=True))
 
 
 def datatrove(path: str) -> tuple[list[int], dict[str, float]]:
@@ -253,6 +263,8 @@ def candidates(count: str) -> tuple[list[int], dict[str, float]]:
 
     class Made:
         def __iter__(self) -> Iterator[pa.RecordBatch]:
+            import pyarrow as pa
+
             draw = np.random.default_rng(0)
             for start in range(0, int(count), 5000):
                 rows = np.arange(start, start + 5000, dtype=np.uint64)
@@ -289,7 +301,7 @@ TOOLS: dict[str, Callable[[str], tuple[list[int], dict[str, float]]]] = {
 
 def main() -> None:
     tool, corpus, out = sys.argv[1:]
-    if Path(corpus).exists():
+    if Path(corpus).suffix == ".parquet" and not tool.startswith("datatrove"):
         next(batches(corpus))  # what is loaded once, by the first reading of any file
     began = time.process_time()
     groups, spent = TOOLS[tool](corpus)

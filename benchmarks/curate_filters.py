@@ -1,32 +1,27 @@
 """The heuristic filter sets beside datatrove's.
 
 Four sets with their published thresholds, in the order of FineWeb's own pipeline, what one drops not seen
-by the next. Pilotfish reads the whole corpus; datatrove a random sample of it, once as shipped (spaCy
-cuts words and sentences) and once with its tokenizer replaced by the pattern of our own words and
-sentence ends. Time is that of one CPU, reading of the Parquet file included. Then each set judges each
-document of
-the sample on its own, and decisions, reasons and C4's rewritten texts are compared.
+by the next, on random samples of the corpus (``curate_scaling.py`` has all of it). Pilotfish as a user
+would run it, with default settings; datatrove once as shipped (spaCy cuts words and sentences) and once
+with its tokenizer replaced by the pattern of our own words and sentence ends, with its own reader and
+writer. On the same samples both are run in turns, from Parquet and from JSON lines. Time is that of the
+CPU, reading and writing included. Then each set judges each document of the sample on its own, and
+decisions, reasons and C4's rewritten texts are compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import corpus
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from curate_pipeline import curated, finished
 
 from pilotfish.curate.rules.c4 import C4
 from pilotfish.curate.rules.characters import word_pattern
@@ -35,7 +30,7 @@ from pilotfish.curate.rules.gopher_quality import GopherQuality
 from pilotfish.curate.rules.gopher_repetition import GopherRepetition
 
 SETS = (GopherRepetition(), GopherQuality(), C4(), FineWeb())
-ROWS = 256
+CHAIN = ",".join(step.name for step in SETS)
 SENTENCE_END = r"""[.?!]["')\]]{0,3}(?=[ \t\n\r\x0b\x0c\x1c-\x1f]|\Z)"""
 SAME = {
     "gopher_repetition": {
@@ -68,58 +63,8 @@ SAME = {
 }
 
 
-def peak_megabytes() -> float:
-    """The most memory this process has held. Not ``ru_maxrss``, which begins with that of the parent."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-def chain(files: list[Path]) -> dict[str, Any]:
-    """Time, memory and what is left, all sets in a chain; runs in a process of its own."""
-    read = kept = n_bytes = 0
-    reasons: Counter[str] = Counter()
-    steps = dict.fromkeys((step.name for step in SETS), 0.0)
-    began = time.process_time()
-    for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(ROWS, columns=["text"], use_threads=False):
-            read += len(batch)
-            n_bytes += batch.column(0).nbytes
-            for step in SETS:
-                start = time.process_time()
-                verdict = step.apply(batch)
-                reasons.update(verdict.reasons.to_pylist())
-                texts = verdict.columns.get("text", batch.column(0))
-                left = pa.record_batch({"text": texts}).filter(verdict.reasons.is_null())
-                steps[step.name] += time.process_time() - start
-                batch = left
-            kept += len(batch)
-    seconds = time.process_time() - began
-    reasons.pop(None, None)
-    return {
-        "documents": read,
-        "cpu_seconds": round(seconds, 2),
-        "documents_per_cpu_second": round(read / seconds),
-        "megabytes_per_cpu_second": round(n_bytes / 1e6 / seconds, 1),
-        "cpu_seconds_of_each": {name: round(spent, 2) for name, spent in steps.items()},
-        "peak_megabytes": round(peak_megabytes()),
-        "kept": kept,
-        "dropped": dict(reasons.most_common()),
-    }
-
-
-def in_own_process(files: list[Path]) -> dict[str, Any]:
-    """:func:`chain`, so that its memory is nobody else's."""
-    command = [sys.executable, __file__, *map(str, files)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout))
-
-
-def draw(folder: Path, n: int, to: Path, seed: int = 0) -> pa.Table:
-    """A simple random sample of the corpus, written to a file."""
-    files = sorted(folder.glob("*.parquet"))
+def draw(files: list[Path], n: int, to: Path, seed: int = 0) -> pa.Table:
+    """A simple random sample of the corpus, written to a file, and beside it as JSON lines."""
     rows = np.array([pq.ParquetFile(file).metadata.num_rows for file in files])
     chosen = np.sort(
         np.random.default_rng(seed).choice(rows.sum(), min(n, rows.sum()), replace=False)
@@ -131,19 +76,39 @@ def draw(folder: Path, n: int, to: Path, seed: int = 0) -> pa.Table:
         parts.append(pq.read_table(file).take(pa.array(own)))
     table = pa.concat_tables(parts, promote_options="permissive")
     table = table.set_column(1, "kind", table.column("kind").cast(pa.string()))
-    pq.write_table(table, to)
+    pq.write_table(table, to, compression="zstd", row_group_size=2000)
+    with to.with_suffix(".jsonl").open("w") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
     return table
 
 
-def peer(python: Path, sample: Path, pattern: str | None, work: Path) -> dict[str, Any]:
+def peer(python: Path, sample: Path, pattern: str | None, decide: bool) -> dict[str, Any]:
     """What datatrove says of the sample, and what it takes."""
-    settings, out = work / "settings.json", work / "out.json"
+    settings, out = sample.with_name("settings.json"), sample.with_name("out.json")
     settings.write_text(
-        json.dumps({"tokenizer": pattern, "sentence": SENTENCE_END, "decide": True})
+        json.dumps({"tokenizer": pattern, "sentence": SENTENCE_END, "decide": decide})
     )
     script = Path(__file__).with_name("curate_datatrove.py")
-    subprocess.run([python, script, sample, settings, out], check=True)
+    finished([python, script, sample, settings, out])
     return dict(json.loads(out.read_text()))
+
+
+def in_turns(python: Path, sample: Path, pattern: str | None, decide: bool) -> dict[str, Any]:
+    """Both tools on one file."""
+    ours = curated(CHAIN, [sample])
+    theirs = peer(python, sample, pattern, decide)
+    speed = ours["documents"] / theirs["cpu_seconds"]
+    return {
+        "datatrove": {
+            "cpu_seconds": round(theirs["cpu_seconds"], 2),
+            "documents_per_cpu_second": round(speed, 1),
+            "peak_megabytes": round(theirs["peak_megabytes"]),
+            "kept": theirs["kept"],
+        },
+        "pilotfish": ours,
+        "times as fast": round(ours["documents_per_cpu_second"] / speed, 1),
+        "decided": theirs.get("decided"),
+    }
 
 
 def compare(table: pa.Table, decided: list[dict[str, Any]]) -> dict[str, Any]:
@@ -175,59 +140,24 @@ def compare(table: pa.Table, decided: list[dict[str, Any]]) -> dict[str, Any]:
     return agreement
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--datatrove", type=Path, required=True, help="a Python that has datatrove")
-    parser.add_argument(
-        "--shipped", type=int, default=4000, help="documents for datatrove as shipped"
-    )
-    parser.add_argument("--regex", type=int, default=20000, help="and with a pattern for tokenizer")
-
-
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    made = corpus.build(options.corpus, options.megabytes)
-    files = sorted(options.corpus.glob("*.parquet"))
-    asked = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
-    asked %= (["datatrove", "spacy", "numpy", "pyarrow"],)
-    versions = subprocess.run(
-        [options.datatrove, "-c", asked], check=True, capture_output=True, text=True
-    )
-    result: dict[str, Any] = {
-        "corpus": made,
-        "versions": {
-            "pilotfish": {name: version(name) for name in ("pilotfish", "numpy", "pyarrow")},
-            "datatrove": json.loads(versions.stdout),
-        },
-    }
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
-        # Beside the others, on the second core; time is that of the CPU.
-        whole = aside.submit(in_own_process, files)
-        tenth = aside.submit(in_own_process, files[: max(1, round(len(files) / 10))])
-        work = Path(folder)
-        for name, n, pattern in (
-            ("datatrove as shipped", options.shipped, None),
-            ("datatrove with a pattern for tokenizer", options.regex, word_pattern()),
-        ):
-            sample = work / "sample.parquet"
-            table = draw(options.corpus, n, sample)
-            same = in_own_process([sample])
-            theirs = peer(options.datatrove, sample, pattern, work)
-            decided = theirs.pop("decided")
-            speed = len(table) / theirs["cpu_seconds"]
-            result[name] = {
-                "documents": len(table),
-                "cpu_seconds": round(theirs["cpu_seconds"], 2),
-                "documents_per_cpu_second": round(speed, 1),
-                "peak_megabytes": round(theirs["peak_megabytes"]),
-                "kept in the chain": theirs["kept"],
-                "pilotfish on the same documents": same,
-                "times faster, same documents": round(same["documents_per_cpu_second"] / speed, 1),
-                "decisions": compare(table, decided),
-            }
-            print(name, {k: v for k, v in result[name].items() if k != "decisions"}, flush=True)
-        result["pilotfish"] = whole.result()
-        result["pilotfish, the first tenth"] = tenth.result()
+def measure(options: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
+    """All of it; ``files`` are the corpus."""
+    result: dict[str, Any] = {}
+    for name, n, pattern in (
+        ("datatrove as shipped", options.shipped, None),
+        ("datatrove with a pattern for tokenizer", options.pattern, word_pattern()),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            sample = Path(folder) / "sample.parquet"
+            table = draw(files, n, sample)
+            lines = in_turns(options.datatrove, sample.with_suffix(".jsonl"), pattern, False)
+            columns = in_turns(options.datatrove, sample, pattern, True)
+        lines.pop("decided")
+        result[name] = {
+            "documents": len(table),
+            "megabytes": round(table.column("text").nbytes / 1e6, 1),
+            "Parquet": columns,
+            "JSON lines": lines,
+            "decisions": compare(table, columns.pop("decided")),
+        }
     return result
-
-
-if __name__ == "__main__":
-    print(json.dumps(chain([Path(name) for name in sys.argv[1:]])))

@@ -12,7 +12,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 4 << 20
+# A block is held several times over: its bytes, its texts, what steps make of them, the lines to write.
+BLOCK_BYTES = 1 << 19
 SHOWN_BYTES = 1024
 BOM = b"\xef\xbb\xbf"
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from pilotfish.curate.blocks import line_starts
 from pilotfish.curate.rows import Parsed, Reject, shown
+from pilotfish.curate.rules.arrow import strings, to_arrow, truths
 from pilotfish.curate.step import SOURCE, TEXT
 from pilotfish.errors import ConfigError
 
@@ -71,7 +72,7 @@ class JsonLines:
         return self._one_by_one(data, starts, source)
 
     def _columns(self, documents: Sequence[Any], source: pa.Array) -> dict[str, pa.Array]:
-        columns = {TEXT: pa.array([document.text for document in documents], pa.string())}
+        columns = {TEXT: strings([d.text for d in documents]).cast(pa.string())}
         for attribute, (name, kind) in zip(self._attributes, self._reads.items(), strict=True):
             columns[name] = pa.array([getattr(d, attribute) for d in documents], kind)
         return columns | {SOURCE: source}
@@ -89,7 +90,7 @@ class JsonLines:
                 rejects.append(Reject(i, reason, shown(line)))
         kept = np.array(index, np.int64)
         return Parsed(
-            self._columns(documents, source.take(pa.array(kept))), kept, rejects, len(edges) - 1
+            self._columns(documents, source.take(to_arrow(kept))), kept, rejects, len(edges) - 1
         )
 
     def _decode(self, line: bytes) -> tuple[Any, str]:
@@ -176,7 +177,7 @@ def merged(source: pa.Array, columns: Mapping[str, pa.Array]) -> bytes:
 
 def _contains(source: pa.Array, name: str) -> Any:
     found = pc.match_substring(source, msgspec.json.encode(name).decode())
-    return found.to_numpy(zero_copy_only=False)
+    return truths(found)
 
 
 def _replaced(line: bytes, added: bytes) -> bytes:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilotfish.curate.rules.arrow import from_arrow, strings, to_arrow
 from pilotfish.curate.step import TEXT, Verdict
 from pilotfish.errors import ConfigError
 
@@ -39,16 +40,16 @@ class Length:
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Judge by the number of characters; the margin is how many there are too few or too many."""
         chars = pc.utf8_length(batch.column(TEXT)).cast(pa.int64())
-        n = chars.to_numpy(zero_copy_only=False)
+        n = from_arrow(chars)
         reasons = np.full(len(n), -1, np.int8)
         reasons[n < self.min_chars] = 0
         margin = np.abs(n - self.min_chars + 0.5)
         if self.max_chars is not None:
             reasons[n > self.max_chars] = 1
             margin = np.minimum(margin, np.abs(self.max_chars - n + 0.5))
-        codes = pa.array(reasons, mask=reasons < 0)
+        names = strings([TOO_SHORT, TOO_LONG]).cast(pa.string())
         return Verdict(
             {"chars": chars} if self.tag else {},
-            pa.DictionaryArray.from_arrays(codes, pa.array([TOO_SHORT, TOO_LONG])),
-            pa.array(margin),
+            pa.DictionaryArray.from_arrays(to_arrow(reasons, reasons >= 0), names),
+            to_arrow(margin),
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pilotfish.curate.rows import Parsed, Reject, shown
+from pilotfish.curate.rules.arrow import strings
 from pilotfish.curate.step import TEXT
 
 
@@ -23,18 +24,18 @@ def parse_lines(data: bytes, longest: int) -> Parsed:
         else:
             rows.append(line)
             index.append(i)
-    text = pa.array(rows, pa.binary()).cast(pa.string())
+    text = strings(rows).cast(pa.string())
     return Parsed({TEXT: text}, np.array(index, np.int64), rejects, len(lines))
 
 
 def parse_document(data: bytes, longest: int) -> Parsed:
     """A whole file as one row; an empty one is none."""
     if not data or data.isspace():
-        return Parsed({TEXT: pa.array([], pa.string())}, np.arange(0), [], 1)
+        return Parsed({TEXT: strings([]).cast(pa.string())}, np.arange(0), [], 1)
     if reason := _trouble(data, longest):
-        text = pa.array([], pa.string())
+        text = strings([]).cast(pa.string())
         return Parsed({TEXT: text}, np.arange(0), [Reject(0, reason, shown(data))], 1)
-    return Parsed({TEXT: pa.array([data.decode("utf-8")])}, np.arange(1), [], 1)
+    return Parsed({TEXT: strings([data]).cast(pa.string())}, np.arange(1), [], 1)
 
 
 def _trouble(data: bytes, longest: int) -> str:

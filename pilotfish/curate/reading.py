@@ -1,6 +1,6 @@
 """Reading a piece: batches of usable rows with their numbers, and every other row with its reason.
 
-Memory does not grow with the file: a batch is a block of about 4 MB. What is wrong with a row costs
+Memory does not grow with the file: a batch is a block of about half a MB. What is wrong with a row costs
 that row; what is wrong with a file (a cut-off archive, a Parquet file that is none) costs the rest of
 that file, and is counted like a row.
 """
@@ -21,6 +21,7 @@ from pilotfish.curate.files import InputFile, Piece, Segment, open_binary, plan,
 from pilotfish.curate.json_lines import JsonLines
 from pilotfish.curate.plain_text import parse_document, parse_lines
 from pilotfish.curate.rows import Parsed, Reject
+from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import ROW, ROW_BITS, TEXT
 from pilotfish.curate.tables import TableRows
 from pilotfish.errors import InputError
@@ -92,7 +93,7 @@ def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Chunk]:
         with closing(open_binary(segment.file.url)) as handle:
             for parsed in _parsed(segment, handle, options):
                 rows = np.uint64(first) + parsed.index.astype(np.uint64)
-                columns = {ROW: pa.array(rows, pa.uint64()), **parsed.columns}
+                columns = {ROW: to_arrow(rows), **parsed.columns}
                 yield Chunk(
                     pa.RecordBatch.from_pydict(columns),
                     [FileReject(number, r.line, r.reason, r.text) for r in parsed.rejects],

@@ -19,6 +19,7 @@ from pilotfish.curate.engines import ENGINES
 from pilotfish.curate.files import PIECE_BYTES, Piece, find_files, plan
 from pilotfish.curate.folder import Folder, writing
 from pilotfish.curate.identity import fingerprint, shown
+from pilotfish.curate.memory import system_memory
 from pilotfish.curate.meter import Meter
 from pilotfish.curate.reading import MAX_ROW_BYTES, ReadOptions
 from pilotfish.curate.result import CurateResult
@@ -84,8 +85,8 @@ class Run:
         self._read = ReadOptions(pipeline.text, pipeline.reads, settings.max_row_bytes)
         self._ask: bool | None = None  # in a rehearsal: whether models may be asked
         self._notes: list[str] = []
-        self._fitting: dict[int, float] = {}  # processor time of the fit before each pass
 
+    @system_memory()
     def write(self, output: str | Path, work: str | Path | None) -> CurateResult:
         """Do what is left to do, and report on all of it."""
         started = time.monotonic()
@@ -106,15 +107,17 @@ class Run:
         where = _work_folder(folder, work, mark)
         with finishing.claimed(where):
             self._check_work(where, folder, mark)
-            tallies, resumed = self._passes(where, pieces, folder, options)
-            result = self._result(tallies, folder.url, 1.0)
+            tallies, sums, resumed = self._passes(where, pieces, folder, options)
+            result = self._result(sums, folder.url, 1.0)
             result.resumed = resumed
+            result.notes = self._notes
             result.fingerprint = mark
             result.seconds = time.monotonic() - started
             finishing.finish(folder, where, pieces, tallies[0], result)
         shutil.rmtree(where, ignore_errors=True)
         return result
 
+    @system_memory()
     def sample(self, rows: int, ask: bool) -> CurateResult:
         """What it would come to, by about so many rows; models are asked only where ``ask`` says so."""
         started = time.monotonic()
@@ -126,10 +129,10 @@ class Run:
         self._read = replace(self._read, limit=max(1, -(-rows // max(1, len(chosen)))))
         options = OutputOptions("jsonl", "none", self._pipeline.text)
         with tempfile.TemporaryDirectory(prefix="pilotfish-sample-") as where:
-            tallies, _ = self._passes(Path(where), chosen, None, options)
+            tallies, sums, _ = self._passes(Path(where), chosen, None, options)
         size = sum(file.size for file in self._files)
         seen = sum(tally.bytes_read for tally in tallies[0].values())
-        result = self._result(tallies, "", min(1.0, seen / size) if size else 1.0)
+        result = self._result(sums, "", min(1.0, seen / size) if size else 1.0)
         result.notes = self._notes
         result.seconds = time.monotonic() - started
         return result
@@ -169,9 +172,14 @@ class Run:
         pieces: Sequence[Piece],
         output: Folder | None,
         options: OutputOptions,
-    ) -> tuple[list[dict[int, PieceTally]], int]:
-        """The tallies of all pieces, pass by pass, and how many were there already."""
+    ) -> tuple[list[dict[int, PieceTally]], list[PieceTally], int]:
+        """By pass: the tallies of all pieces without their steps, and the sum of all of it.
+
+        And how many pieces were done already. What steps counted of each piece, examples and all, stays
+        in the marks on disk: it would grow with the corpus.
+        """
         found: list[dict[int, PieceTally]] = []
+        sums: list[PieceTally] = []
         resumed = 0
         cuts = _cuts(self._pipeline.steps)
         for number, (steps, fitting) in enumerate(cuts):
@@ -183,8 +191,9 @@ class Run:
             )
             with writing(str(job.folder())):
                 job.folder().mkdir(parents=True, exist_ok=True)
-            marks = {piece.number: read_mark(job.done(piece.number)) for piece in pieces}
-            done = {piece: tally for piece, tally in marks.items() if tally is not None}
+            marks = [job.done(piece.number) for piece in pieces]
+            counted = ((p.number, read_mark(mark)) for p, mark in zip(pieces, marks, strict=True))
+            done = {number: _slim(tally) for number, tally in counted if tally is not None}
             left = [piece for piece in pieces if piece.number not in done]
             resumed += len(done)
             if left:
@@ -197,12 +206,13 @@ class Run:
                 with Meter(self._progress, job, len(cuts), pieces, done, before) as meter:
                     workers = min(self._settings.workers or _cores(), len(left))
                     for piece, tally in self._engine(job, left, workers, meter.beat):
-                        done[piece] = tally
-            if number:
-                took = _fit_seconds(work / f"pass-{number - 1}").read_text()
-                self._fitting[number] = float(took)
+                        done[piece] = _slim(tally)
             found.append({piece.number: done[piece.number] for piece in pieces})
-        return found, resumed
+            sums.append(total(tally for tally in map(read_mark, marks) if tally is not None))
+            if number:  # the first step was fitted at the end of the pass before
+                took = float(_fit_seconds(work / f"pass-{number - 1}").read_text())
+                sums[-1].steps[0].fit_seconds = sums[-2].map_seconds + took
+        return found, sums, resumed
 
     def _share(self, found: list[dict[int, PieceTally]]) -> float:
         """How much of the input was read, by bytes."""
@@ -226,17 +236,12 @@ class Run:
                 ready = step.reduce(_States(before), folder)
             else:
                 ready, note = step.rehearse(_States(before), folder, share, self._ask)
-        if note:
+        if note := note or getattr(ready, "note", ""):
             self._notes.append(f"{label}: {note}")
         _fit_seconds(before).write_text(str(time.process_time() - started))
         return ready
 
-    def _result(
-        self, tallies: list[dict[int, PieceTally]], output: str, sample: float
-    ) -> CurateResult:
-        sums = [total(one.values()) for one in tallies]
-        for number, took in self._fitting.items():
-            sums[number].steps[0].fit_seconds = sums[number - 1].map_seconds + took
+    def _result(self, sums: list[PieceTally], output: str, sample: float) -> CurateResult:
         if not sums[0].rows_read:
             reasons = ", ".join(f"{name} ({n:,})" for name, n in sums[0].rejects.items())
             raise InputError(f"The input holds no usable row{': ' + reasons if reasons else ''}.")
@@ -286,6 +291,10 @@ def _cuts(
 def _fit_seconds(folder: Path) -> Path:
     """Where the processor time of a fit stands, for a run that is resumed after it."""
     return folder / "fit-seconds"
+
+
+def _slim(tally: PieceTally) -> PieceTally:
+    return msgspec.structs.replace(tally, steps=[])
 
 
 def _inside(path: str, folder: str) -> bool:

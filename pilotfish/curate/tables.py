@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pilotfish.curate.blocks import BLOCK_BYTES, Block
 from pilotfish.curate.rows import SHOWN, Parsed, Reject, shown
+from pilotfish.curate.rules.arrow import numbers, strings, to_arrow, truths
 from pilotfish.curate.step import SOURCE, TEXT
 from pilotfish.delimited import Delimited, Record
 from pilotfish.sources import Line
@@ -46,7 +46,9 @@ class TableRows:
         Raises:
             pyarrow.ArrowInvalid: It is not Parquet, or is damaged.
         """
-        file = pq.ParquetFile(handle, buffer_size=1 << 20, pre_buffer=False)
+        import pyarrow.parquet as pq  # 10 MB, which readers of other formats do without
+
+        file = pq.ParquetFile(handle, buffer_size=1 << 18, pre_buffer=False)
         groups = range(first, file.metadata.num_row_groups if last < 0 else last)
         for group in groups:
             facts = file.metadata.row_group(group)
@@ -69,7 +71,7 @@ class TableRows:
         for i, reason in sorted(reasons.items()):
             row = batch.slice(i, 1)
             rejects.append(Reject(i, reason, shown(_as_json(row))))
-        columns = {name: column.take(pa.array(kept)) for name, column in columns.items()}
+        columns = {name: column.take(to_arrow(kept)) for name, column in columns.items()}
         return Parsed(columns, kept, rejects, n)
 
     def _texts(self, batch: pa.RecordBatch) -> tuple[pa.Array, dict[int, str]]:
@@ -92,14 +94,12 @@ class TableRows:
         ):
             return pa.nulls(n, pa.string()), dict.fromkeys(range(n), "not-text")
         raw = column.cast(pa.binary())
-        reasons = dict.fromkeys(np.flatnonzero(raw.is_null()).tolist(), missing)
-        for i in np.flatnonzero(
-            pc.fill_null(pc.greater_equal(pc.binary_length(raw), self._longest), False)
-        ).tolist():
-            reasons[i] = "too-long"
-        if pc.any(pc.match_substring(raw, "\x00")).as_py():
-            for i in np.flatnonzero(pc.fill_null(pc.match_substring(raw, "\x00"), False)).tolist():
-                reasons.setdefault(i, "not-text")
+        null = truths(raw.is_null())
+        reasons = dict.fromkeys(np.flatnonzero(null).tolist(), missing)
+        long = numbers(pc.binary_length(raw)) >= self._longest
+        reasons |= dict.fromkeys(np.flatnonzero(long & ~null).tolist(), "too-long")
+        for i in np.flatnonzero(truths(pc.match_substring(raw, "\x00"))).tolist():
+            reasons.setdefault(i, "not-text")
         try:
             return raw.cast(pa.string()), reasons
         except pa.ArrowInvalid:
@@ -145,7 +145,7 @@ class TableRows:
         while taken := _block(iterator):
             good = [record for record in taken if not record.reason]
             cells = list(zip(*(record.cells for record in good), strict=True)) or [()] * len(names)
-            batch = pa.record_batch([pa.array(c, pa.string()) for c in cells], names=names)
+            batch = pa.record_batch([strings(c).cast(pa.string()) for c in cells], names=names)
             parsed = self._rows(batch) if good else None
             numbers = np.array([record.line - 1 - done for record in good], np.int64)
             rejects = [

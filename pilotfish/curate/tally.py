@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import floats, numbers, strings, to_arrow, truths
 from pilotfish.curate.step import ROW, TEXT, Verdict
 
 EXAMPLES = 3  # for every reason
@@ -98,7 +99,8 @@ class StepTally(msgspec.Struct):
         self.bytes_in += _bytes(batch)
         self.bytes_out += _bytes(after)
         reasons = _encoded(verdict.reasons, n)
-        codes = reasons.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        indices = reasons.indices
+        codes = np.where(truths(indices.is_valid()), numbers(indices), -1)
         names = reasons.dictionary.to_pylist()
         for code, number in zip(*np.unique(codes[codes >= 0], return_counts=True), strict=True):
             _add(self.reasons, {names[code]: int(number)})
@@ -117,12 +119,11 @@ class StepTally(msgspec.Struct):
         codes: NDArray[Any],
         names: list[str],
     ) -> None:
-        rows = batch.column(ROW).to_numpy()
+        rows = numbers(batch.column(ROW))
         if margin is None:
             distances = _scattered(rows)
         else:
-            distances = np.abs(margin.cast(pa.float64()).fill_null(np.nan).to_numpy())
-            distances = np.nan_to_num(distances, nan=np.inf)
+            distances = np.nan_to_num(np.abs(floats(margin)), nan=np.inf)
         for code in np.unique(codes).tolist():
             reason = names[code] if code >= 0 else ""
             best = self.examples.setdefault(reason, [])
@@ -134,7 +135,7 @@ class StepTally(msgspec.Struct):
             if not len(where):
                 continue
             texts = pc.utf8_slice_codeunits(
-                shown.take(pa.array(where)), 0, EXAMPLE_CHARS
+                shown.take(to_arrow(where)), 0, EXAMPLE_CHARS
             ).to_pylist()
             best += [
                 Example(float(distances[i]), int(rows[i]), text, margin is not None)
@@ -146,7 +147,7 @@ class StepTally(msgspec.Struct):
     def _count_columns(self, columns: Mapping[str, pa.Array], kept: NDArray[np.bool_]) -> None:
         for name, column in columns.items():
             if pa.types.is_floating(column.type):
-                values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
+                values = floats(column)
                 found = self.scores.setdefault(name, Scores())
                 finite = np.isfinite(values)
                 found.missing += int((~finite).sum())
@@ -269,7 +270,7 @@ def _bytes(batch: pa.RecordBatch) -> int:
 
 def _encoded(reasons: pa.Array | None, n: int) -> pa.DictionaryArray:
     if reasons is None:
-        return pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int8()), pa.array([], pa.string()))
+        return pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int8()), strings([]).cast(pa.string()))
     if pa.types.is_dictionary(reasons.type):
         return reasons
     return reasons.cast(pa.string()).dictionary_encode()

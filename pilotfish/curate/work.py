@@ -207,7 +207,7 @@ class _Batches:
         with writing(str(self._path)):
             batch = _without_dictionaries(batch)
             if self._writer is None:
-                options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+                options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1), use_threads=False)
                 self._writer = pa.ipc.new_stream(str(self._draft), batch.schema, options=options)
                 self._schema = batch.schema
             self._writer.write_batch(batch if batch.schema == self._schema else self._cast(batch))
@@ -239,7 +239,8 @@ def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The batches of a file, one at a time; none when there is no file."""
     if path.exists():
-        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        options = pa.ipc.IpcReadOptions(use_threads=False)
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file, options=options) as reader:
             yield from reader
 
 

@@ -23,6 +23,7 @@ from pilotfish.errors import ConfigError
 
 FORMATS = {"jsonl": ".jsonl", "parquet": ".parquet", "csv": ".csv", "text": ".txt"}
 PACKINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+ROW_GROUP_BYTES = 2 << 20
 OTHER = "other_fields"  # JSON text of the fields that have no column
 
 
@@ -63,6 +64,7 @@ class ShardWriter:
         self._stack = ExitStack()
         self._sink: Any = None
         self._writer: Any = None
+        self._held: list[pa.RecordBatch] = []
         self.rows = 0
 
     def __enter__(self) -> ShardWriter:
@@ -138,14 +140,22 @@ class ShardWriter:
             self._writer = self._stack.enter_context(self._table_writer(table.schema))
         if table.schema != self._writer_schema:
             table = fitted(table, self._writer_schema)
-        self._writer.write_batch(table)
+        self._held.append(table)
+        if sum(held.nbytes for held in self._held) > ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what is held, to Parquet as a row group."""
+        if self._held:
+            held = pa.Table.from_batches(self._held)
+            self._writer.write_table(held, held.num_rows)
+            self._held.clear()
 
     def _table_writer(self, schema: pa.Schema) -> Any:
-        import pyarrow.csv
-        import pyarrow.parquet
-
         self._writer_schema = schema
         if self._options.format == "parquet":
+            import pyarrow.parquet
+
             return pyarrow.parquet.ParquetWriter(self._sink, schema, compression="zstd")
         nested = [field.name for field in schema if pa.types.is_nested(field.type)]
         if nested:
@@ -153,11 +163,14 @@ class ShardWriter:
                 f"The column {nested[0]!r} is {schema.field(nested[0]).type}, which CSV cannot hold.",
                 remedy="Give --format jsonl or --format parquet",
             )
+        import pyarrow.csv
+
         return pyarrow.csv.CSVWriter(self._sink, schema)
 
     def finish(self) -> str | None:
         """Make the shard appear; its name, or None when it had no rows."""
         with writing(self._folder.path(self.name)):
+            self._flush()
             self._stack.close()
         return self.name if self.rows else None
 

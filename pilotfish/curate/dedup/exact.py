@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.groups import group
-from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
-from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.dedup.keep import KeepRule, kept_rows, rows_of
+from pilotfish.curate.rules.arrow import numbers, to_arrow
 from pilotfish.curate.rules.characters import KIND, SPACE
 from pilotfish.curate.rules.documents import Documents, pieces
 from pilotfish.curate.step import ROW, TEXT, State, Step
@@ -89,7 +89,7 @@ class Exact:
                 yield rows_of(state), np.stack(words, axis=1)[:, None, :]
 
         groups = group(chunks, folder)
-        kept = survivors(groups.rows, groups.first, key_of_each(groups.rows, states))
+        kept = kept_rows(groups.rows, groups.first, states)
         return DropDuplicates.write(self.name, folder, self.tag, groups.rows, kept)
 
     def rehearse(

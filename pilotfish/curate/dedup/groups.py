@@ -1,9 +1,10 @@
 """Rows that share a hash, joined to groups, with memory for the rows that have a duplicate only.
 
-All hashes of a corpus do not fit in memory. They are spread over files by their first bits, so that
-equal ones meet in one file, and each file is sorted by itself. What it finds are pairs of rows; pairs are
-joined to groups (connected components) whenever there are as many new ones as rows known, so the work
-stays proportional to the pairs.
+All hashes of a corpus do not fit in memory. They are spread over files by their bits, so that equal ones
+meet in one file, files that are still large are spread again, and each is sorted by itself. What it finds
+are pairs of rows; pairs are joined to groups (connected components) whenever there are half as many new
+ones as rows known, so the work stays proportional to the pairs. At the peak that takes about 60 bytes
+for each row that has a duplicate, and nothing for the others.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from pilotfish.curate.rules.hashing import mix
 
 Numbers = NDArray[np.uint64]
 
-SLAB = 32 << 20  # bytes of hashes that are sorted at once; the peak is about four times that
-PENDING = 1 << 20  # pairs
+SLAB = 4 << 20  # bytes of hashes that are sorted at once; the peak is about four times that
+FAN_OUT = 256  # files that hashes are spread over at once
+PENDING = 1 << 16  # pairs
+NO_CUT = 0.95  # a file with so large a part of what was spread holds one hash, mostly
 
 
 class Groups:
@@ -42,23 +45,40 @@ class Groups:
             return
         self._pending.append((one, other))
         self._count += len(one)
-        if self._count > max(PENDING, len(self.rows)):
+        if self._count > max(PENDING, len(self.rows) // 2):
             self.join()
 
     def join(self) -> None:
         """Bring :attr:`rows` and :attr:`first` up to date."""
         if not self._count:
             return
-        one = np.concatenate([self.rows, *(pair[0] for pair in self._pending)])
-        other = np.concatenate([self.first, *(pair[1] for pair in self._pending)])
+        one = np.concatenate([pair[0] for pair in self._pending])
+        other = np.concatenate([pair[1] for pair in self._pending])
         self._pending, self._count = [], 0
-        rows, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-        edges = (place[: len(one)], place[len(one) :])
-        graph = coo_array((np.ones(len(one), np.bool_), edges), shape=(len(rows), len(rows)))
-        n, label = connected_components(graph, directed=False)
-        first = np.empty(n, np.uint64)
-        first[label[::-1]] = rows[::-1]  # the last one written is the smallest
-        self.rows, self.first = rows, first[label]
+        rows = np.union1d(self.rows, np.union1d(one, other))
+        group = np.arange(len(rows))
+        group[np.searchsorted(rows, self.rows)] = np.searchsorted(rows, self.first)
+        _unite(group, np.searchsorted(rows, one), np.searchsorted(rows, other))
+        self.rows, self.first = rows, rows[group]
+
+
+def _unite(group: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+    """Join the groups of each pair.
+
+    Args:
+        group: For each of ``n`` things the smallest of its group; changed in place.
+        one: Some of them.
+        other: As many.
+    """
+    while True:
+        one, other = group[one], group[other]
+        apart = one != other
+        if not apart.any():
+            return
+        one, other = one[apart], other[apart]
+        np.minimum.at(group, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(further := group[group], group):
+            group[:] = further
 
 
 def group(
@@ -74,17 +94,10 @@ def group(
         slab: Bytes.
     """
     size = sum(hashes.nbytes + hashes.shape[1] * rows.nbytes for rows, hashes in chunks())
-    parts = -(-size // slab)
     groups = Groups()
     records = (_records(rows, hashes) for rows, hashes in chunks())
-    if parts <= 1:
-        held = list(records)
-        if held:
-            groups.add(*_pairs(np.concatenate(held)))
-    else:
-        for path, width in _spread(records, parts, folder, slab):
-            groups.add(*_pairs(np.fromfile(path, np.uint64).reshape(-1, width)))
-            path.unlink()
+    for lines in _lots(records, size, folder, slab):
+        groups.add(*_pairs(lines))
     groups.join()
     return groups
 
@@ -98,53 +111,84 @@ def _records(rows: Numbers, hashes: Numbers) -> Numbers:
     return lines.reshape(-1, words + 1)
 
 
-def _spread(
-    records: Iterable[Numbers], parts: int, folder: Path, slab: int
-) -> Iterator[tuple[Path, int]]:
-    """Files in which equal hashes meet, and how many numbers a line has."""
-    width, held, size = 0, list[Numbers](), 0
-    for lines in records:
+def _lots(
+    records: Iterable[Numbers], size: int, folder: Path, slab: int, level: int = 0
+) -> Iterator[Numbers]:
+    """The lines in lots of about ``slab`` bytes, those with equal hashes in one of them."""
+    parts = min(FAN_OUT, -(-size // slab))
+    if parts <= 1:
+        if held := list(records):
+            yield np.concatenate(held)
+        return
+    width = 0
+    for lines in _slabs(records, slab):
         width = lines.shape[1]
+        _append(lines, parts, folder, level)
+    for path in (_part(folder, level, part) for part in range(parts)):
+        if not path.exists():
+            continue
+        own = path.stat().st_size
+        if own <= 2 * slab or own > NO_CUT * size:
+            yield np.fromfile(path, np.uint64).reshape(-1, width)
+        else:
+            yield from _lots(_read(path, width, slab), own, folder, slab, level + 1)
+        path.unlink()
+
+
+def _part(folder: Path, level: int, part: int) -> Path:
+    return folder / f"hashes-{level}-{part}.bin"
+
+
+def _read(path: Path, width: int, slab: int) -> Iterator[Numbers]:
+    with path.open("rb") as file:
+        while len(numbers := np.fromfile(file, np.uint64, width * max(1, slab // (8 * width)))):
+            yield numbers.reshape(-1, width)
+
+
+def _slabs(records: Iterable[Numbers], slab: int) -> Iterator[Numbers]:
+    """The same lines, about ``slab`` bytes at once."""
+    held, size = list[Numbers](), 0
+    for lines in records:
         held.append(lines)
         size += lines.nbytes
-        if size > slab:
-            _append(held, parts, folder)
-            size = 0
-    _append(held, parts, folder)
-    for part in range(parts):
-        path = folder / f"hashes-{part}.bin"
-        if path.exists():
-            yield path, width
+        if size >= slab:
+            yield np.concatenate(held)
+            held, size = [], 0
+    if held:
+        yield np.concatenate(held)
 
 
-def _append(held: list[Numbers], parts: int, folder: Path) -> None:
-    """Write each line to the file of its part; empties the list."""
-    if not held:
+def _append(lines: Numbers, parts: int, folder: Path, level: int) -> None:
+    """Write each line to the file of its part."""
+    if not len(lines):
         return
-    lines = np.concatenate(held)
-    held.clear()
-    part = (lines[:, 0] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
+    spread = mix(lines[:, 0] + np.uint64(level)) >> np.uint64(32)
+    part = (spread * np.uint64(parts) >> np.uint64(32)).astype(np.uint16)
     order = np.argsort(part, kind="stable")
     lines, part = lines[order], part[order]
-    cuts = np.flatnonzero(np.diff(part, prepend=part[0] + np.uint64(1)))
-    for start, end in zip(cuts, [*cuts[1:], len(part)], strict=True):
-        # Opened anew each time: a large corpus has more parts than a process may have files open.
-        with (folder / f"hashes-{part[start]}.bin").open("ab") as file:
+    cuts = np.flatnonzero(np.concatenate(([True], part[1:] != part[:-1])))
+    for start, end in zip(cuts.tolist(), [*cuts[1:].tolist(), len(part)], strict=True):
+        # Opened anew each time: there are more of them, at all levels, than a process may have open.
+        with _part(folder, level, int(part[start])).open("ab") as file:
             lines[start:end].tofile(file)
 
 
 def _pairs(lines: Numbers) -> tuple[Numbers, Numbers]:
     """For rows that share a hash, the smallest of them and each other one."""
-    if not len(lines):
-        return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
     words = lines.shape[1] - 1
     order = (
         np.argsort(lines[:, 0]) if words == 1 else np.lexsort([lines[:, k] for k in range(words)])
     )
-    hashes, rows = lines[order, :words], lines[order, words]
-    new = np.concatenate(([True], (hashes[1:] != hashes[:-1]).any(axis=1)))
+    lines = lines[order]
+    same = (lines[1:, :words] == lines[:-1, :words]).all(axis=1)
+    shared = np.zeros(len(lines), np.bool_)
+    shared[1:] = same
+    shared[:-1] |= same
+    rows, new = lines[shared, words], ~np.concatenate(([False], same))[: len(lines)][shared]
+    if not len(rows):
+        return rows, rows
     starts = np.flatnonzero(new)
     lengths = np.diff(starts, append=len(rows))
     first = np.repeat(np.minimum.reduceat(rows, starts), lengths)
-    wanted = np.repeat(lengths > 1, lengths) & (rows != first)
+    wanted = rows != first
     return first[wanted], rows[wanted]

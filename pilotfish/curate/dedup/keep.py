@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.rules.arrow import floats, numbers, to_arrow
 from pilotfish.curate.step import ROW, TEXT, State
 from pilotfish.errors import ConfigError
 
@@ -62,16 +61,9 @@ class KeepRule:
         if self.keep == "longest":
             return {KEY: pc.utf8_length(batch.column(TEXT)).cast(pa.float64())}
         if self.column is not None:
-            values = pc.cast(batch.column(self.column), pa.float64()).fill_null(-np.inf)
-            keys = numbers(values)
+            keys = floats(batch.column(self.column))
             return {KEY: to_arrow(np.where(np.isnan(keys), -np.inf, keys))}
         return {}
-
-
-def numbers(values: pa.Array) -> NDArray[Any]:
-    """Numbers without nulls, by their buffer: ``to_numpy`` would import pandas where it is installed."""
-    kind = values.type.to_pandas_dtype()
-    return np.frombuffer(values.buffers()[1], kind, values.offset + len(values))[values.offset :]
 
 
 def rows_of(state: State) -> NDArray[np.uint64]:
@@ -108,6 +100,20 @@ def survivors(
     kept = np.empty_like(rows)
     kept[order] = best
     return kept
+
+
+def kept_rows(
+    rows: NDArray[np.uint64], first: NDArray[np.uint64], states: Iterable[State]
+) -> NDArray[np.uint64]:
+    """For each row, the row of its group that stays.
+
+    Args:
+        rows: Ascending.
+        first: For each the first row of its group.
+        states: Of all rows.
+    """
+    keys = key_of_each(rows, states)
+    return first if keys is None else survivors(rows, first, keys)
 
 
 def key_of_each(rows: NDArray[np.uint64], states: Iterable[State]) -> NDArray[np.float64] | None:

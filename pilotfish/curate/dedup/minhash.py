@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.groups import group
-from pilotfish.curate.dedup.keep import KeepRule, key_of_each, numbers, rows_of, survivors
+from pilotfish.curate.dedup.keep import KeepRule, kept_rows, rows_of
 from pilotfish.curate.dedup.shingles import Shingles, shingles
-from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.rules.arrow import numbers, to_arrow
 from pilotfish.curate.rules.documents import pieces
 from pilotfish.curate.rules.hashing import mix
 from pilotfish.curate.step import ROW, TEXT, State, Step
@@ -129,7 +129,7 @@ class MinHash:
                 yield rows_of(state), flat.reshape(-1, self.bands, 1)
 
         groups = group(chunks, folder)
-        kept = survivors(groups.rows, groups.first, key_of_each(groups.rows, states))
+        kept = kept_rows(groups.rows, groups.first, states)
         return DropDuplicates.write(self.name, folder, self.tag, groups.rows, kept)
 
     def rehearse(

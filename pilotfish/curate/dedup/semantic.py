@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,11 +24,11 @@ from numpy.typing import NDArray
 
 from pilotfish.curate.dedup.clusters import Floats, Records, clusters, record_type, unit_vectors
 from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
-from pilotfish.curate.dedup.keep import KeepRule, keys_of, numbers, rows_of
+from pilotfish.curate.dedup.keep import KeepRule, keys_of, rows_of
 from pilotfish.curate.rules.arrow import to_arrow
-from pilotfish.curate.step import ROW, TEXT, State, Step
+from pilotfish.curate.step import State, Step
+from pilotfish.curate.vectors import embed, vectors_of
 from pilotfish.errors import ConfigError
-from pilotfish.models.protocols import Encoder
 
 FARTHEST = "farthest"
 BLOCK = 1024  # texts that are compared with those before them at once
@@ -91,17 +90,10 @@ class Semantic:
 
     def map(self, batch: pa.RecordBatch) -> State:
         """Row numbers, vectors of 16-bit numbers, and what the keep rule compares."""
-        vectors = _encoder(self.encoder).encode(batch.column(TEXT).to_pylist())
-        chosen = to_arrow(np.flatnonzero(np.any(vectors, axis=1)))
-        flat = pa.Array.from_buffers(
-            pa.float16(), vectors.size, [None, pa.py_buffer(vectors.astype(np.float16))]
-        )
-        columns = {
-            ROW: batch.column(ROW),
-            "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-            **self._rule().keys(batch),
-        }
-        return pa.record_batch({name: column.take(chosen) for name, column in columns.items()})
+        state = embed(batch, self.encoder)
+        for name, column in self._rule().keys(batch).items():
+            state = state.append_column(name, column)
+        return state.take(to_arrow(np.flatnonzero(np.any(vectors_of(state), axis=1))))
 
     def reduce(self, states: Iterable[State], folder: Path) -> Step:
         """Cut into clusters, compare within each, and choose."""
@@ -168,13 +160,5 @@ def _records(state: State, kind: np.dtype[np.void]) -> Records:
     keys = keys_of(state)
     if keys is not None:
         records["key"] = keys
-    flat = numbers(state.column("vector").flatten())
-    records["vector"] = flat.reshape(records["vector"].shape)
+    records["vector"] = vectors_of(state)
     return records
-
-
-@lru_cache(maxsize=2)
-def _encoder(spec: str) -> Encoder:
-    from pilotfish.models.load import load_encoder
-
-    return load_encoder(spec)

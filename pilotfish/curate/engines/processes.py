@@ -18,6 +18,7 @@ from typing import Any
 
 from pilotfish.curate.engines.local import run_local
 from pilotfish.curate.files import Piece
+from pilotfish.curate.memory import use_system_memory
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece
 from pilotfish.errors import InputError
@@ -86,6 +87,7 @@ def _begin(job: Job, progress: Any) -> None:
     import pyarrow as pa
 
     pa.set_cpu_count(1)  # the processes are the parallelism
+    use_system_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

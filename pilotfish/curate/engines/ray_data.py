@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pilotfish.curate.files import Piece
+from pilotfish.curate.memory import use_system_memory
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece
 from pilotfish.errors import MissingExtra
@@ -55,6 +56,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        use_system_memory()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         piece = msgspec.json.decode(row["piece"], type=Piece)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.rules.arrow import to_arrow, truths
 from pilotfish.curate.rules.checks import Checks, RuleSet
 from pilotfish.curate.rules.documents import Documents, Spans, total
 from pilotfish.curate.rules.line_edits import (
@@ -134,7 +134,7 @@ class C4(RuleSet):
         texts = join_lines(page, lines.only(kept), strip=True)
         if self._bad_words:
             bad = pc.match_substring_regex(texts, self._bad_words, ignore_case=True)
-            checks.fail("bad_word", bad.to_numpy(zero_copy_only=False))
+            checks.fail("bad_word", truths(bad))
         dropped = to_arrow(~checks.open)
         original = large_strings(documents.data, documents.offsets)
         checks.rewritten = pc.if_else(dropped, original, texts)

@@ -46,6 +46,7 @@ def test_the_groups_are_those_of_the_plain_way(
     words: int, slab: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PENDING", 10)
+    monkeypatch.setattr(module, "FAN_OUT", 3)  # files are spread again, and again
     draw = np.random.default_rng(words)
     n, count = 600, 3
     rows = draw.permutation(10 * n)[:n].astype(np.uint64)
