@@ -18,7 +18,7 @@ from pilotfish.models.load import Models
 from pilotfish.models.protocols import StreamingModel, TokenModel
 from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered
-from pilotfish.records import Completion, Request
+from pilotfish.records import Completion, Request, Usage
 from tests.models import tiny_gguf
 
 WEIGHTS = [tiny_gguf.random_weights(seed) for seed in range(3)]
@@ -97,6 +97,36 @@ def test_members_may_read_different_requests(members: list[LlamaModel]) -> None:
     assert ask(whole).text != ask(models.load("one")).text
     for model in models.built().values():
         model.close()  # type: ignore[attr-defined]
+
+
+def test_members_may_have_templates_of_their_own_also_nested(
+    members: list[LlamaModel], tmp_path: Path
+) -> None:
+    """A whole within a whole reads what it would read alone; plain prompts stay plain tokens."""
+    path = tiny_gguf.write(tmp_path / "plain.gguf", WEIGHTS[1], template=None)
+    plain = LlamaModel(path, LlamaSettings(threads=1))
+    inner = Steered([members[0], plain], contrast(), name="inner")
+    outer = Steered([inner], lambda rows: rows[0], name="outer")
+    for prompt in (PROMPT, "the cab is here", PROMPT):
+        answer = ask(inner, prompt)
+        assert ask(outer, prompt).text == answer.text
+        assert answer.usage.prompt_tokens == len(members[0].prompt_tokens(Request.of(prompt)))
+        number = inner.prompt_tokens(Request.of(prompt))
+        assert inner.prompt_usage(number, 0) == Usage(answer.usage.prompt_tokens)
+        session = inner.session()
+        row = session.feed(number)
+        session.feed(members[0].tokenize("cab"))
+        session.rewind(1)
+        np.testing.assert_allclose(session.fork().feed([5]), session.feed([5]), atol=1e-4)
+        session.rewind(0)
+        np.testing.assert_allclose(session.feed(number), row, atol=1e-4)
+    same = Steered(members[:2], contrast(), name="same")
+    request = Request.of(PROMPT)
+    assert same.prompt_tokens(request) == members[0].prompt_tokens(request)
+    with pytest.raises(RequestRefused, match="Got token"):
+        inner.session().feed([inner.prompt_tokens(request)[0] + 999])
+    for model in (outer, inner, same, plain):
+        model.close()
 
 
 def test_a_session_feeds_rewinds_and_forks_as_one(members: list[LlamaModel]) -> None:
