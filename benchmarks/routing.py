@@ -38,7 +38,7 @@ from pilotfish.infer.outcome_files import read_outcomes
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.predictors.joined import Joined
 from pilotfish.infer.predictors.predictor import fit_predictor
-from pilotfish.infer.predictors.stacked import Stacked
+from pilotfish.infer.predictors.stacked import PARTS, Stacked
 from pilotfish.models.load import load_encoder
 
 TESTED = 6000  # of MMLU's 12,542 questions that were not fitted on; drawn anew for each seed
@@ -57,6 +57,7 @@ PAPERS: dict[str, tuple[str, dict[str, Any]]] = {
     "logistic": ("logistic", {}),
     "linear (FORC)": ("linear", {}),
     "tags (TagRouter)": ("tags", {}),
+    "tags, words only": ("tags", {"source": "words"}),
     "hybrid, transformed (HybridLLM)": ("hybrid", {"labels": "transformed"}),
     "reward-distilled (Zooter)": ("reward-distilled", {}),
     "expert-loss (Tryage)": ("expert-loss", {}),
@@ -141,8 +142,8 @@ def predictions(
 ) -> Iterator[tuple[str, Any, float]]:
     """Each method's predicted qualities and the seconds that fitting and predicting took.
 
-    The stack's parts are the methods of the same names, fitted on the same questions, so they are not
-    fitted again.
+    The stack's parts without settings of their own are the methods of the same names, fitted on the
+    same questions, so they are not fitted again.
     """
     known: dict[str, Any] = {}
     for label in labels:
@@ -154,8 +155,9 @@ def predictions(
             seconds = time.perf_counter() - start
             if isinstance(fitted.predictor, Stacked):
                 tail = label.removeprefix("stacked")
-                for part, own in zip(fitted.predictor.names, fitted.predictor.parts, strict=True):
-                    known[part + tail] = own.predict(test.texts).mean
+                for part, own in zip(PARTS, fitted.predictor.parts, strict=True):
+                    if isinstance(part, str):
+                        known[part + tail] = own.predict(test.texts).mean
         else:
             seconds = float("nan")
         yield label, known[label], seconds
@@ -434,7 +436,8 @@ class Remembered:
 
     def __init__(self, spec: str, cache: Path | None = None) -> None:
         self.spec, self.cache = spec, cache
-        self.inner = load_encoder(spec)
+        # One thread, as everything here; two that wait for each other lose half on a busy machine.
+        self.inner = load_encoder(spec, **({} if spec == "static" else {"threads": 1}))
         self.name, self.dim = self.inner.name, self.inner.dim
         self.known: dict[str, Any] = {}
         if cache is not None and cache.exists():

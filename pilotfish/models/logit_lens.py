@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pilotfish.errors import RequestRefused
 from pilotfish.models.protocols import Floats
@@ -35,6 +34,8 @@ def layer_logits(
     Raises:
         RequestRefused: They do not fit the context.
     """
+    import torch
+
     if len(tokens) > model.context:
         raise RequestRefused(
             f"Got {len(tokens)} tokens, but the context holds {model.context}.",

@@ -1,8 +1,8 @@
-"""A forest of extremely randomised trees on the text's surface and the embedding's main directions.
+"""A forest of extremely randomised trees on the text's surface, what it asks for, and its subject.
 
 Trees (Geurts et al. 2006) find what sums cannot: long questions are hard in one field and not in
-another. Fitted by scikit-learn; kept as arrays and walked by all trees at once, so that nothing that
-runs is stored.
+another. They read the statistics and the cues of the text, and the embedding's main directions. Fitted
+by scikit-learn; kept as arrays and walked by all trees at once, so that nothing that runs is stored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.cues import WIDTH as CUES
+from pilotfish.infer.predictors.cues import question_cues
 from pilotfish.infer.predictors.features import STATISTICS_SCALE, Features
 from pilotfish.infer.predictors.fitted import Arrays, Fitted
 from pilotfish.infer.predictors.predictor import Prediction
@@ -29,11 +31,13 @@ class Forest(Fitted):
         features: Computes the dense blocks.
         directions: Of the embedding that are used ``[dim, kept]``.
         trees: Give the qualities of all models.
+        cues: Whether the last inputs are the question's cues.
     """
 
     features: Features
     directions: Floats
     trees: Trees
+    cues: bool
     left_out: Floats | None = field(default=None, init=False)
 
     @classmethod
@@ -44,9 +48,10 @@ class Forest(Fitted):
         seed: int,
         *,
         trees: int = 200,
-        leaf: int | Sequence[int] = 20,
+        leaf: int | Sequence[int] = 5,
         directions: int = 40,
         bootstrap: bool = False,
+        cues: bool = True,
     ) -> Self:
         """Grow the trees.
 
@@ -60,6 +65,7 @@ class Forest(Fitted):
             bootstrap: Whether each tree sees a sample of the questions with replacement. It then predicts
                 what it was fitted on from the trees that did not see it (``left_out``), which a stack
                 otherwise fits five more forests for; but with few questions it is less good.
+            cues: Whether to read what the question asks for.
         """
         from sklearn.ensemble import ExtraTreesRegressor
 
@@ -69,7 +75,7 @@ class Forest(Fitted):
             embedded, getattr(encoder, "widths", (embedded.shape[1],)), directions
         )
         filled = np.where(np.isnan(outcomes.quality), outcomes.mean_quality(), outcomes.quality)
-        x = cls._inputs(features, main, outcomes.texts)
+        x = cls._inputs(features, main, cues, outcomes.texts)
         sizes = tuple(leaf) if isinstance(leaf, Sequence) else (leaf,)
 
         def grow(size: int, drawn: bool) -> Any:
@@ -93,18 +99,21 @@ class Forest(Fitted):
             _, size, grown, unseen = min(found, key=lambda one: one[0])
         if not bootstrap:
             grown, unseen = grow(size, False), None
-        made = cls(outcomes.models, features, main, Trees.of_forest(grown.estimators_))
+        made = cls(outcomes.models, features, main, Trees.of_forest(grown.estimators_), cues)
         made.left_out = unseen
         return made
 
     @staticmethod
-    def _inputs(features: Features, directions: Floats, texts: Sequence[str]) -> Floats:
+    def _inputs(features: Features, directions: Floats, cues: bool, texts: Sequence[str]) -> Floats:
         embedded, surface = features.dense(texts)
-        return np.hstack([surface / STATISTICS_SCALE, embedded @ directions]).astype(np.float32)
+        parts = [surface / STATISTICS_SCALE, embedded @ directions]
+        if cues:
+            parts.append(question_cues(texts))
+        return np.hstack(parts).astype(np.float32)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """Mean over the trees ``[n, models]``, and its standard error from their spread."""
-        x = self._inputs(self.features, self.directions, texts)
+        x = self._inputs(self.features, self.directions, self.cues, texts)
         mean = np.empty((len(x), len(self.models)), np.float32)
         std = np.empty_like(mean)
         for part, votes in self.trees.votes(x):
@@ -120,7 +129,8 @@ class Forest(Fitted):
             ArtifactError: A node points outside the trees, or back.
         """
         made = super().restore(settings, arrays, encoder)
-        made.trees.check(made.directions.shape[1] + len(made.features.scale))
+        width = made.directions.shape[1] + len(made.features.scale) + made.cues * CUES
+        made.trees.check(width)
         return made
 
 

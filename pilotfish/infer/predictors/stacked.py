@@ -4,7 +4,8 @@ Stacking (Wolpert 1992; Breiman 1996): each part predicts every recorded questio
 not see it, and weights that are not negative are chosen so that the weighted sum has the least squared
 error; then the parts are fitted on everything. The mean over the models, how easy a question is, and
 the deviations from it, who answers it better, have weights of their own, since parts may be good at the
-one and not at the other, and routing depends on the second.
+one and not at the other, and routing depends on the second. They are drawn halfway towards equal ones:
+what a thousand questions tell of the best weights is itself noisy.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.infer.predictors.predictor import Method, Prediction, QualityPredictor
 from pilotfish.models.protocols import Encoder
 
-PARTS = ("kernel", "forest", "knn")
+Part = str | tuple[str, Mapping[str, Any]]
+PARTS: tuple[Part, ...] = ("kernel", "forest")
 FOLDS = 5
+SHRINKAGE = 0.5
 
 
 class Stacked:
@@ -66,9 +69,9 @@ class Stacked:
         encoder: Encoder | None,
         seed: int,
         *,
-        parts: Sequence[str] = PARTS,
+        parts: Sequence[Part] = PARTS,
         folds: int = FOLDS,
-        shrinkage: float = 0.0,
+        shrinkage: float = SHRINKAGE,
     ) -> Self:
         """Fit every part, and again on parts of the outcomes where it does not bring ``left_out``.
 
@@ -76,27 +79,28 @@ class Stacked:
             outcomes: What was recorded.
             encoder: For the parts.
             seed: Of folds and parts.
-            parts: Names of predictors.
+            parts: Names of predictors; one with settings is a pair of name and settings.
             folds: Into which the outcomes are divided for the weights.
             shrinkage: Share of the weights that is equal whatever the outcomes say.
         """
         encoder = None if encoder is None else Shared(encoder)
-        fitted = [_fit(name, outcomes, encoder, seed) for name in parts]
+        fitted = [_fit(each, outcomes, encoder, seed) for each in parts]
         center = outcomes.mean_quality()
         weights = np.full((2, len(parts)), 1 / len(parts), np.float32)
         if len(parts) > 1:
             fold = outcomes.fold_of(seed, min(folds, len(set(outcomes.texts))))
             shown = np.full((len(parts), *outcomes.quality.shape), np.nan, np.float32)
-            for i, (name, part) in enumerate(zip(parts, fitted, strict=True)):
+            for i, (each, part) in enumerate(zip(parts, fitted, strict=True)):
                 left_out = getattr(part, "left_out", None)
                 if left_out is not None:
                     shown[i] = left_out
                     continue
                 for k in np.unique(fold) if fold.any() else ():
-                    part = _fit(name, outcomes.take(fold != k), encoder, seed)
+                    part = _fit(each, outcomes.take(fold != k), encoder, seed)
                     shown[i, fold == k] = part.predict(outcomes.take(fold == k).texts).mean
             weights = stacking_weights(shown, outcomes.quality, center, shrinkage)
-        return cls(outcomes.models, parts, fitted, weights, center)
+        names = [each if isinstance(each, str) else each[0] for each in parts]
+        return cls(outcomes.models, names, fitted, weights, center)
 
     def predict(self, texts: Sequence[str]) -> Prediction:
         """The weighted sum ``[n, models]``, and the parts' weighted mean standard deviation."""
@@ -137,9 +141,13 @@ class Stacked:
         return cls(settings["models"], names, parts, arrays["weights"], arrays["center"])
 
 
-def _fit(name: str, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> QualityPredictor:
-    method: Method = PREDICTORS.load(name)
-    return method.fit(outcomes, encoder if method.embeds else None, seed)
+def _fit(part: Part, outcomes: Outcomes, encoder: Encoder | None, seed: int) -> QualityPredictor:
+    name, settings = (part, {}) if isinstance(part, str) else part
+    method: Any = PREDICTORS.load(name)
+    made: QualityPredictor = method.fit(
+        outcomes, encoder if method.embeds else None, seed, **settings
+    )
+    return made
 
 
 def stacking_weights(

@@ -21,6 +21,7 @@ from pilotfish.infer.predictors.average import Average
 from pilotfish.infer.predictors.bradley_terry import BradleyTerry
 from pilotfish.infer.predictors.contrastive import contrast_gradient
 from pilotfish.infer.predictors.coverage import Coverage
+from pilotfish.infer.predictors.cues import WIDTH, question_cues
 from pilotfish.infer.predictors.elo import Elo
 from pilotfish.infer.predictors.expert_loss import ExpertLoss
 from pilotfish.infer.predictors.features import Features, LinearMap, Shared
@@ -34,7 +35,7 @@ from pilotfish.infer.predictors.mlp import Perceptron
 from pilotfish.infer.predictors.preferences import bradley_terry, win_rate, wins
 from pilotfish.infer.predictors.reward_distilled import smooth
 from pilotfish.infer.predictors.ridge import gram_matrix, solve_ridge
-from pilotfish.infer.predictors.stacked import stacking_weights
+from pilotfish.infer.predictors.stacked import Stacked, stacking_weights
 from pilotfish.infer.predictors.svm import SupportVectors, best_model
 from pilotfish.infer.predictors.text_statistics import NAMES, text_statistics
 from pilotfish.infer.predictors.trees import Trees
@@ -190,7 +191,7 @@ def test_the_kernel_is_a_gaussian_process_mean() -> None:
 def test_the_forest_is_scikit_learns(bootstrap: bool) -> None:
     data = noisy(120)
     made = Forest.fit(data, Plane(), 5, trees=20, leaf=3, bootstrap=bootstrap)
-    x = Forest._inputs(made.features, made.directions, data.texts)
+    x = Forest._inputs(made.features, made.directions, True, data.texts)
     trees = ExtraTreesRegressor(
         20,
         min_samples_leaf=3,
@@ -464,6 +465,19 @@ def test_stacking_finds_the_weights_of_a_sum() -> None:
     assert mixed == pytest.approx(np.array([[1, 0, 0], [0, 1, 0]]), abs=1e-3)
 
 
+def test_a_stacks_parts_have_settings_of_their_own() -> None:
+    data = noisy(80)
+    alone = Neighbours.fit(data, Plane(), 0, k=3, prior=0).predict(data.texts)
+    one = Stacked.fit(data, Plane(), 0, parts=[("knn", {"k": 3, "prior": 0})])
+    assert one.predict(data.texts).mean == pytest.approx(alone.mean, abs=1e-6)
+    two = Stacked.fit(data, Plane(), 0, parts=["average", ("knn", {"k": 3})], shrinkage=1)
+    settings, arrays = two.state()
+    assert settings["names"] == ["average", "knn"]
+    again = Stacked.restore({**settings, "models": data.models}, arrays, Plane())
+    assert np.array_equal(again.predict(data.texts).mean, two.predict(data.texts).mean)
+    assert two.weights[1, 0] == pytest.approx(two.weights[1, 1]), "equal weights"
+
+
 def test_statistics_by_hand() -> None:
     text = "Is 12 = 3x?\n\nA. yes"
     values = dict(zip(NAMES, text_statistics([text])[0].tolist(), strict=True))
@@ -480,6 +494,30 @@ def test_statistics_by_hand() -> None:
     assert values["words_capitalised"] == pytest.approx(2 / 7)
     assert values["question_marks"] == 1
     assert text_statistics(["", "\ud800"]).shape == (2, len(NAMES))
+
+
+def test_cues_by_hand() -> None:
+    text = (
+        "According to the passage, which of the following did she NOT say in 1968?\n"
+        "A. 12\nB. All of the above, if so\n(c) x = 3\nAnswer: "
+    )
+    found = question_cues([text])[0].tolist()
+    lengths = np.array([2, 23, 5])
+    assert found[0] == pytest.approx(math.log1p(3))
+    assert found[1] == pytest.approx(math.log1p(lengths.mean()))
+    assert found[2] == pytest.approx(math.log1p(23))
+    assert found[3] == pytest.approx(math.log1p(lengths.std()))
+    assert found[4] == pytest.approx(2 / 3), "options with a digit"
+    assert found[5] == pytest.approx(2 / 3), "options that are numbers or terms alone"
+    assert found[6] == pytest.approx(math.log1p(2)), "commas"
+    assert found[7] == pytest.approx(math.log1p(text.count(". ")))
+    # no blank, a year, a formula; "which of the following", "all of the above" and a source are said
+    assert found[8:11] == [0, 1, 1]
+    assert found[11:21] == [1, 0, 1, 0, 0, 0, 0, 1, 0, 0]
+    # a negation, no first person, a third person, no question of who or when, no list, a condition
+    assert found[21:] == [1, 0, 1, 0, 0, 1]
+    assert question_cues(["", "\ud800", "a" * 10**6]).shape == (3, WIDTH)
+    assert question_cues([""]).tolist() == [[0.0] * WIDTH]
 
 
 def test_a_transformer_reads_the_order_of_words(tmp_path: Path) -> None:
