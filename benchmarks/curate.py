@@ -11,8 +11,8 @@
 Parts are functions of modules ``curate_PART.py``; what each returns is stored under its name in
 ``results/curate.json``, with the hardware, the versions and the state of the code. The corpus is made by
 ``corpus.py``. Pilotfish reads all of it and the other tools samples whose size is stored with their
-results. Two parts run at once: every process has one thread and a session of its own, so that a machine
-that is shared gives it a share, and time is that of the CPU.
+results. Several parts run at once (``--at-once``): every process has one thread and a session of its own,
+so that a machine that is shared gives it a share, and time is that of the CPU.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ import pyarrow.parquet as pq
 
 RESULT = Path(__file__).parent / "results" / "curate.json"
 PARTS = {
-    "scaling": "curate_scaling:measure",
+    "filters at scale": "curate_scaling:filters",
+    "minhash at scale": "curate_scaling:minhash",
     "filters": "curate_filters:measure",
     "minhash": "curate_dedup:measure",
     "dsir": "curate_dsir:measure",
     "semantic": "curate_dedup:measure_semantic",
 }
-ALL = ("scaling", "filters", "minhash", "dsir")
+ALL = ("filters at scale", "minhash at scale", "filters", "minhash", "dsir")
 """What ``all`` runs; the others need more installed."""
 TENTH = 100
 """Megabytes of text in the small corpus, at least."""
@@ -107,7 +108,7 @@ def measured(part: str, options: argparse.Namespace, files: list[Path]) -> dict[
     module, _, name = PARTS[part].partition(":")
     measure = getattr(importlib.import_module(module), name)
     began, busy = time.monotonic(), os.getloadavg()[0]
-    result = measure(first(files, TENTH), files) if part == "scaling" else measure(options, files)
+    result = measure(options, files)
     print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     return {
         "minutes": round((time.monotonic() - began) / 60, 1),
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--semantic", type=int, default=15_000, help="documents")
     parser.add_argument("--dsir", type=float, default=30, help="megabytes")
     parser.add_argument("--scratch", type=Path, help="where files may be large; default: /tmp")
+    parser.add_argument("--at-once", type=int, default=2, help="parts that run at once")
     parser.add_argument("--note", default="", help="what else the machine was doing")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
@@ -139,7 +141,8 @@ def main() -> None:
         tempfile.tempdir = str(options.scratch)
     made = corpus.build(options.corpus, options.megabytes)
     files = sorted(options.corpus.glob("*.parquet"))
-    with ThreadPoolExecutor(2) as pool:
+    options.tenth = first(files, TENTH)
+    with ThreadPoolExecutor(options.at_once) as pool:
         running = {pool.submit(measured, part, options, files): part for part in parts}
         results: dict[str, Any] = {}
         for future in as_completed(running):
@@ -147,7 +150,7 @@ def main() -> None:
                 results[running[future]] = future.result()
     run = {
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, two processes at once",
+        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, {options.at_once} processes at once",
         "minutes": round((time.monotonic() - began) / 60, 1),
         "note": options.note,
         "code": state,
