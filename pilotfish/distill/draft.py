@@ -31,6 +31,7 @@ from pilotfish.distill.alignment import alignment
 from pilotfish.distill.continuations import continue_prompts, frequent_tokens
 from pilotfish.distill.divergences import Divergence, find_divergence
 from pilotfish.distill.draft_judge import Acceptance, Judge
+from pilotfish.distill.gguf_file import write_gguf
 from pilotfish.distill.language_model import (
     Batch,
     Loss,
@@ -239,10 +240,15 @@ def save_draft(
     report: DraftReport,
     settings: DraftSettings,
 ) -> None:
-    """Write the artifact: a folder of ``transformers``, with the tokens that it can guess, and a card."""
+    """Write the artifact: a folder of ``transformers``, with the tokens that it can guess, and a card.
+
+    A teacher that was read from a GGUF file gets a draft in that form as well, for llama.cpp.
+    """
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         with _without_bars():
             network.save_pretrained(folder)
+        if teacher.path.suffix == ".gguf":
+            write_gguf(Path(folder) / "draft.gguf", network, teacher.path, name=out.name)
         teacher.tokenizer.save_pretrained(folder, save_jinja_files=False)
         files: dict[str, Path | bytes] = {path.name: path for path in Path(folder).iterdir()}
         card = Card.new(

@@ -384,3 +384,50 @@ def test_what_cannot_be_done_is_said(teacher: Any, tmp_path: Path, torch: Any) -
     (tmp_path / "bad" / "head_tokens.json").write_text("[1, 99999]")
     with pytest.raises(ConfigError, match=r"head_tokens\.json"):
         load_model(f"transformers:{tmp_path / 'bad'}", Config())
+
+
+def test_a_gguf_file_says_what_the_folder_says(teacher: Any, tmp_path: Path) -> None:
+    from pilotfish.distill.gguf_file import write_gguf
+    from pilotfish.distill.truncated import output_rows, student_of, whole_student
+    from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
+
+    like = tiny_gguf.write(tmp_path / "like.gguf", tiny_gguf.random_weights(3))
+    student = student_of(teacher.network, [1], [5, 6, 7])
+    whole = whole_student(student, output_rows(teacher.network), [5, 6, 7])
+    path = write_gguf(tmp_path / "draft.gguf", whole, like, name="draft")
+    llama = LlamaModel(path, LlamaSettings(threads=1))
+    tokens = teacher.tokenize("the cab is here, and the other")
+    assert llama.tokenize("the cab is here, and the other") == tokens
+    import torch
+
+    with torch.inference_mode():
+        rows = whole(input_ids=torch.tensor([tokens])).logits[0].numpy()
+    assert llama.session().feed(tokens) == pytest.approx(rows, abs=0.05)
+    llama.close()
+
+
+def test_the_command_estimates_and_distils(teacher: Any, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from pilotfish.cli.main import app
+
+    file = tmp_path / "questions.jsonl"
+    rows = [{"question": f"{WORDS[i % 5]} cab {i}?"} for i in range(12)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["draft", str(teacher.path), str(file), "--prompt", "{question}"]
+    command += ["--out", str(tmp_path / "d"), "--layers", "1", "--head", "50", "--tokens", "60"]
+    command += ["--answer", "8", "--held-out", "3", "--epochs", "1", "--threads", "1"]
+    estimate = CliRunner().invoke(app, [*command, "--dry-run", "--json"])
+    expected = json.loads(estimate.stdout)
+    assert expected["prompts"] == 9
+    assert expected["tokens"] == 60
+    assert expected["seconds"] > 0
+    assert not (tmp_path / "d").exists()
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert 'kind = "speculative"' in done.stdout
+    assert (tmp_path / "d" / "model.safetensors").is_file()
+    again = CliRunner().invoke(app, [*command, "--json"])
+    report = json.loads(again.stdout)
+    assert report["size_share"] == pytest.approx(expected["size_share"])
+    assert [a["temperature"] for a in report["after"]] == [0.0, 1.0]
