@@ -58,6 +58,7 @@ class Judge:
     ) -> None:
         self._head = head
         self._kept = list(kept)
+        self._place = {token: i for i, token in enumerate(kept)}
         self._texts = texts
         self._states = states
 
@@ -68,8 +69,9 @@ class Judge:
             held, rates = [], []
             for row, text in enumerate(self._texts):
                 if text.temperature == heat:
-                    target, draft = self._rows(student, row)
-                    held.append(held_guesses(target, draft, text.answer, heat))
+                    target, draft = self._rows(student, row, heat)
+                    tokens = [self._place.get(token, len(self._kept)) for token in text.answer]
+                    held.append(held_guesses(target, draft, tokens, heat))
                     rates.append(expected_acceptance(target, draft, heat))
             found.append(
                 Acceptance(
@@ -82,12 +84,20 @@ class Judge:
             )
         return tuple(found)
 
-    def _rows(self, student: Any, row: int) -> tuple[Floats, Floats]:
-        """Logits of teacher and student before each token of an answer, ``[n, vocab]``."""
+    def _rows(self, student: Any, row: int, heat: float) -> tuple[Floats, Floats]:
+        """Logits of teacher and student before each token of an answer, ``[n, kept + 1]``.
+
+        The last column is all that the student never guesses, as one: what it is made of makes no
+        difference to which guesses hold, and five sixths of the columns are saved.
+        """
         device = self._head.device
         with torch.inference_mode():
             target = functional.linear(self._states.of([row], device), self._head)
-            some = predicted_logits(student, make_batch([self._texts[row].sequence()], [0], device))
+            some = target[:, self._kept]
+            target[:, self._kept] = float("-inf")
+            rest = heat * (target / heat).logsumexp(-1) if heat else target.max(-1).values
+            target = torch.cat([some, rest[:, None]], dim=1)
             draft = torch.full_like(target, float("-inf"))
-            draft[:, self._kept] = some
+            texts = [self._texts[row].sequence()]
+            draft[:, :-1] = predicted_logits(student, make_batch(texts, [0], device))
         return target.cpu().numpy(), draft.cpu().numpy()

@@ -286,6 +286,38 @@ def test_a_whole_head_and_all_layers_are_the_teacher_itself(teacher: Any, torch:
     assert output_rows(teacher.network).shape == (teacher.vocab, tiny_gguf.DIM)
 
 
+@pytest.mark.parametrize("kept", [[7, 250, 3, 90, 2, 101, 120, 40], list(range(262))])
+def test_what_is_never_guessed_counts_as_one(
+    teacher: Any, torch: Any, tmp_path: Path, kept: list[int]
+) -> None:
+    """The oracle has a column for every token."""
+    from pilotfish.distill.continuations import continue_prompts
+    from pilotfish.distill.draft_judge import Judge
+    from pilotfish.distill.teacher_states import read_states
+    from pilotfish.distill.truncated import output_rows, student_of
+
+    prompts = [(teacher.prompt_tokens(p), heat) for p in PROMPTS[:4] for heat in (0.0, 0.7)]
+    texts = continue_prompts(teacher, prompts, tmp_path / "a.jsonl", longest=12)
+    states = read_states(teacher.network, [text.sequence() for text in texts], tmp_path)
+    student = student_of(teacher.network, [0], kept)
+    found = Judge(output_rows(teacher.network), kept, texts, states).accept(student)
+    for each in found:
+        held, rates = [], []
+        for text in texts:
+            if text.temperature == each.temperature:
+                ids = torch.tensor([text.prompt + text.answer[:-1]])
+                part = slice(len(text.prompt) - 1, None)
+                with torch.inference_mode():
+                    target = teacher.network(input_ids=ids).logits[0, part].numpy()
+                    draft = np.full_like(target, -np.inf)
+                    draft[:, kept] = student(input_ids=ids).logits[0, part].numpy()
+                held.append(held_guesses(target, draft, text.answer, text.temperature))
+                rates.append(expected_acceptance(target, draft, text.temperature))
+        assert each.rate == pytest.approx(np.concatenate(rates).mean(), abs=5e-3)
+        assert each.by_position[0] == pytest.approx(rate_by_position(held, 4)[0], abs=5e-3)
+        assert each.tokens_a_read[3] == pytest.approx(tokens_a_read(held, 4), abs=0.02)
+
+
 def test_alignment_is_least_squares(teacher: Any, torch: Any, tmp_path: Path) -> None:
     from pilotfish.distill.alignment import RIDGE, alignment
     from pilotfish.distill.language_model import TokenSequence
