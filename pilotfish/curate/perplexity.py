@@ -30,6 +30,7 @@ from pilotfish.errors import ConfigError, InputError
 
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _SALT = np.uint64(0x5851F42D4C957F2D)
+MOST_HALVINGS = 40
 _MERGE = 4_000_000  # n-grams that are kept before equal ones are added up
 
 
@@ -44,8 +45,10 @@ class Perplexity:
         target_text: The column of the target that holds the text.
         by: A column, such as ``language``: each of its values has a model of its own. The target must
             have it too.
-        sample: The share of rows to fit on, 0 to 1; chosen by row number. The fit keeps each different
-            n-gram in memory, at most about 180 bytes each.
+        sample: The share of rows to fit on, 0 to 1; chosen by row number.
+        max_ngrams: The most different n-grams that the fit holds, of all groups, at about 250 bytes of
+            memory each. Where there are more, half of the texts are left out, by row number, then
+            half of the rest, until it fits; the report says so.
         unit: ``"word"``, or ``"character"`` for scripts without spaces.
         column: The column to add.
 
@@ -63,27 +66,30 @@ class Perplexity:
         target_text: str = TEXT,
         by: str | None = None,
         sample: float = 1.0,
+        max_ngrams: int = 5_000_000,
         unit: str = "word",
         column: str = "perplexity",
     ) -> None:
-        if not 1 <= order <= 5 or not 0 < sample <= 1 or unit not in ("word", "character"):
+        fits = 1 <= order <= 5 and 0 < sample <= 1 and max_ngrams >= 1
+        if not fits or unit not in ("word", "character"):
             raise ConfigError(
-                f"The step 'perplexity': got order = {order}, sample = {sample}, unit = {unit!r}, but "
-                'expected 1 to 5, above 0 to 1, and "word" or "character".'
+                f"The step 'perplexity': got order = {order}, sample = {sample}, max_ngrams = "
+                f"{max_ngrams}, unit = {unit!r}, but expected 1 to 5, above 0 to 1, at least 1, and "
+                '"word" or "character".'
             )
         self.order = order
         self.target = None if target is None else reference_files(target)
         self.target_text = target_text
         self.by = by
         self.sample = sample
+        self.max_ngrams = max_ngrams
         self.unit = unit
         self.column = column
         self.reads = {by: "string"} if by else {}
 
     def map(self, batch: pa.RecordBatch) -> State:
         """The different n-grams of the batch by group and half, with their counts; none with a target."""
-        rows = batch.column(ROW).to_numpy()
-        fitted = mix(rows ^ _SALT) >= np.uint64((1 - self.sample) * (2**64 - 2**11))
+        fitted = _halvings(batch, self.sample) >= 0
         if self.target is not None:
             fitted[:] = False
         return self._count(batch.filter(pa.array(fitted)))
@@ -91,6 +97,7 @@ class Perplexity:
     def _count(self, batch: pa.RecordBatch) -> State:
         names, groups = _groups(batch, self.by)
         halves = _halves(batch) if self.target is None else np.zeros(len(batch), np.int8)
+        levels = _halvings(batch, self.sample if self.target is None else 1.0)
         columns: list[Words] = [np.zeros(0, np.uint32)] * self.order
         owner = np.zeros(0, np.int64)
         first = 0
@@ -100,7 +107,7 @@ class Perplexity:
             texts = np.arange(first, first + len(offsets) - 1)
             owner = np.concatenate((owner, np.repeat(texts, np.diff(offsets))))
             first += len(offsets) - 1
-        keys = (groups[owner] * 2 + halves[owner]).astype(np.uint32)
+        keys = ((groups[owner] * 2 + halves[owner]) * 64 + levels[owner]).astype(np.uint32)
         _, at, counts = np.unique(
             hash_columns([keys, *columns], len(keys)), return_index=True, return_counts=True
         )
@@ -109,6 +116,7 @@ class Perplexity:
             {
                 "group": pa.DictionaryArray.from_arrays(to_arrow(group), names).cast(pa.string()),
                 "half": to_arrow(halves[owner[at]]),
+                "level": to_arrow(levels[owner[at]]),
                 **{f"word{k}": to_arrow(column[at]) for k, column in enumerate(columns)},
                 "count": to_arrow(counts.astype(np.int64)),
             }
@@ -124,7 +132,7 @@ class Perplexity:
             reads = {self.by: pa.string()} if self.by else {}
             read = read_reference(self.target, self.target_text, reads)
             states = (self._count(batch) for batch in read)
-        table = _merged(states, self.order)
+        table, halvings = _merged(states, self.order, self.max_ngrams)
         if self.target is not None and not len(table):
             raise InputError(
                 f"The target of the step 'perplexity' has no words in {self.target_text!r}.",
@@ -141,7 +149,7 @@ class Perplexity:
             path = folder / f"{number}.npz"
             KneserNey.fit(words, part["count"].to_numpy()).save(path)
             models[kind["group"], kind["half"]] = path
-        return Scored(models, self.target is None, self.by, self.unit, self.column)
+        return Scored(models, self.target is None, self.by, self.unit, self.column, halvings)
 
 
 class Scored:
@@ -153,6 +161,7 @@ class Scored:
         by: The column of the groups.
         unit: ``"word"`` or ``"character"``.
         column: The column to add.
+        halvings: How often the texts to fit on were halved.
     """
 
     name = "perplexity"
@@ -164,7 +173,11 @@ class Scored:
         by: str | None,
         unit: str,
         column: str,
+        halvings: int = 0,
     ) -> None:
+        self.note = ""
+        if halvings:
+            self.note = f"Fitted to 1 in {2**halvings} of the texts, since all have more n-grams than max_ngrams."
         self.models = models
         self.halves = halves
         self.by = by
@@ -232,18 +245,48 @@ def _halves(batch: pa.RecordBatch) -> NDArray[np.int8]:
     return halves
 
 
-def _merged(states: Iterable[State], order: int) -> pa.Table:
-    """All n-grams, each once with the sum of its counts, in an order that the data alone decide."""
-    columns = {"group": pa.string(), "half": pa.int8()}
+def _halvings(batch: pa.RecordBatch, share: float) -> NDArray[np.int8]:
+    """How often the share of the rows can be halved with each row still in it; -1 for rows outside.
+
+    The rows of ``share / 2**k`` are those with at least ``k``.
+    """
+    rank = (mix(batch.column(ROW).to_numpy() ^ _SALT) >> np.uint64(11)) * 2.0**-53  # [0, 1)
+    halvings = np.floor(np.log2(share / (1 - rank)))
+    found: NDArray[np.int8] = np.clip(halvings, -1, MOST_HALVINGS).astype(np.int8)
+    return found
+
+
+def _merged(states: Iterable[State], order: int, most: int) -> tuple[pa.Table, int]:
+    """All n-grams, each once with the sum of its counts, in an order that the data alone decide.
+
+    Where there are more than ``most``, only those of texts that stay after so many halvings. How many is
+    the same whatever comes first: what was seen so far never has more n-grams than all.
+    """
+    columns = {"group": pa.string(), "half": pa.int8(), "level": pa.int8()}
     columns |= {f"word{k}": pa.uint32() for k in range(order)} | {"count": pa.int64()}
     merged = pa.schema(columns).empty_table()
     waiting: list[pa.Table] = []
+    halvings = 0
     for state in states:
-        waiting.append(pa.Table.from_batches([state]))
-        if sum(map(len, waiting)) > _MERGE + len(merged):
-            merged, waiting = _added([merged, *waiting]), []
-    merged = _added([merged, *waiting])
-    return merged.sort_by([(name, "ascending") for name in merged.column_names[:-1]])
+        waiting.append(_from_level(pa.Table.from_batches([state]), halvings))
+        if sum(map(len, waiting)) > min(_MERGE, most) + len(merged):
+            merged, halvings = _bounded(_added([merged, *waiting]), most, halvings)
+            waiting = []
+    merged, halvings = _bounded(_added([merged, *waiting]), most, halvings)
+    merged = _added([merged.drop_columns(["level"])])
+    order_by = [(name, "ascending") for name in merged.column_names[:-1]]
+    return merged.sort_by(order_by), halvings
+
+
+def _bounded(table: pa.Table, most: int, halvings: int) -> tuple[pa.Table, int]:
+    while len(table) > most and halvings < MOST_HALVINGS:
+        halvings += 1
+        table = _from_level(table, halvings)
+    return table, halvings
+
+
+def _from_level(table: pa.Table, level: int) -> pa.Table:
+    return table.filter(pc.greater_equal(table["level"], level)) if level else table
 
 
 def _added(tables: list[pa.Table]) -> pa.Table:

@@ -27,7 +27,8 @@ class CurateResult(msgspec.Struct, kw_only=True):
         created: When it ended, ISO 8601.
         fingerprint: Of the inputs, steps and settings.
         pipeline: The steps and their settings, for people.
-        notes: Of a sample: where it says less than the whole would, or what was not asked.
+        notes: What to know of a step: of a sample, where it says less than the whole would, or what was
+            not asked; of a fit, that it is to a part of the texts.
     """
 
     output: str

@@ -106,7 +106,8 @@ class FittedStep(Protocol):
                 arrays); it stays until the run is over.
 
         Returns:
-            A step that can be pickled and applied to all rows.
+            A step that can be pickled and applied to all rows. What the user should know of the fit
+            may stand in its attribute ``note``; the report shows it.
         """
         ...
 

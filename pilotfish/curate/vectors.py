@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pilotfish.curate.rules.arrow import numbers
 from pilotfish.curate.step import ROW, TEXT, State
 from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Encoder
@@ -39,6 +40,12 @@ def embed(batch: pa.RecordBatch, spec: str, columns: Sequence[str] = ()) -> Stat
     )
 
 
+def vectors_of(state: State) -> NDArray[np.float16]:
+    """The vectors of one state, ``[n, dim]``."""
+    lists = state.column("vector")
+    return numbers(lists.flatten()).reshape(len(lists), lists.type.list_size)
+
+
 def read_vectors(
     states: Iterable[State], columns: Sequence[str] = ()
 ) -> tuple[NDArray[np.uint64], Floats, dict[str, NDArray[np.float64]]]:
@@ -56,9 +63,7 @@ def read_vectors(
     more: dict[str, list[NDArray[np.float64]]] = {name: [np.zeros(0)] for name in columns}
     for state in states:
         rows.append(np.asarray(state.column(ROW)))
-        lists = state.column("vector")
-        flat = np.asarray(lists.flatten()).astype(np.float32)
-        vectors.append(flat.reshape(len(lists), -1))
+        vectors.append(vectors_of(state).astype(np.float32))
         for name in columns:
             numbers = state.column(name).cast(pa.float64())
             more[name].append(np.asarray(numbers.fill_null(np.nan)))

@@ -104,6 +104,37 @@ def test_the_sample_is_a_share_of_the_rows(tmp_path: Path) -> None:
     assert Perplexity(order=1).map(batch(texts)).num_rows == 2000
 
 
+@pytest.mark.parametrize("most", [100, 400, 900])
+def test_more_n_grams_than_may_be_held_halve_the_texts(most: int, tmp_path: Path) -> None:
+    """As often as it takes and no more, whatever the batches and their order; then as with ``sample``."""
+    rows = batch(sentences(600, seed=3))
+    step = Perplexity(order=2, max_ngrams=most)
+    whole = fit(step, rows, tmp_path / "whole")
+    states = [step.map(rows.slice(i, 37)) for i in range(0, 600, 37)]
+    random.Random(0).shuffle(states)
+    (tmp_path / "parts").mkdir()
+    found = scores(step.reduce(states, tmp_path / "parts"), rows)
+    assert found == scores(whole, rows)
+    halvings = next(
+        k for k in range(20) if Perplexity(order=2, sample=2.0**-k).map(rows).num_rows <= most
+    )
+    assert halvings >= 1
+    (share,) = re.findall(r"Fitted to 1 in (\d+) of the texts", whole.note)
+    assert int(share) == 2**halvings
+    sampled = fit(Perplexity(order=2, sample=2.0**-halvings), rows, tmp_path / "sampled")
+    assert found == scores(sampled, rows)
+    assert not sampled.note
+
+
+def test_the_report_says_that_the_texts_were_halved(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": text}) for text in sentences(300)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    pipeline = Pipeline([Perplexity(order=2, max_ngrams=300)])
+    result = pipeline.run(tmp_path / "in.jsonl", tmp_path / "out")
+    assert re.fullmatch(r"perplexity: Fitted to 1 in \d+ of the texts, .*", result.notes[0])
+    assert result.notes[0] in (tmp_path / "out/_report.html").read_text()
+
+
 def test_characters_are_units_where_words_have_no_spaces() -> None:
     words, offsets = next(numbered(pa.array(["日本 語", "", "aß1"]), "character"))
     assert [chr(c) for c in words] == ["日", "本", "語", "a", "ß", "0"]
@@ -127,7 +158,7 @@ def test_perplexity_of_a_uniform_model_is_the_number_of_words() -> None:
 
 
 def test_settings_and_targets_are_checked(tmp_path: Path) -> None:
-    for wrong in ({"order": 6}, {"sample": 0.0}, {"unit": "byte"}):
+    for wrong in ({"order": 6}, {"sample": 0.0}, {"unit": "byte"}, {"max_ngrams": 0}):
         with pytest.raises(ConfigError, match=str(next(iter(wrong)))):
             Perplexity(**wrong)
     with pytest.raises(InputError):
