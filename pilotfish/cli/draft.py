@@ -29,9 +29,12 @@ def draft(
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of the model's own answers to learn from.")
     ] = 100_000,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of the prompts to learn from as well.")
+    ] = 100_000,
     answer: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Times that each answer is seen.")] = 6,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="At its highest.")] = 1e-3,
     divergence: Annotated[
         str,
         typer.Option(
@@ -80,6 +83,7 @@ def draft(
         layers=layers,
         head=head,
         tokens=tokens,
+        prompts=prompt_tokens,
         answer=answer,
         held_out=held_out,
         divergence=divergence,

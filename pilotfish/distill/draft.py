@@ -137,7 +137,7 @@ def distill_draft(
 
     Args:
         teacher: The target.
-        prompts: As it will be asked; the last ``held_out`` of a random order are only measured on.
+        prompts: As it will be asked; ``held_out`` of them, drawn by the seed, are only measured on.
         out: Folder of the draft; an earlier draft there is replaced.
         settings: See :class:`DraftSettings`.
         writer: Writes the continuations; default: the teacher. llama.cpp with its weights is faster.
