@@ -28,8 +28,7 @@ from pilotfish.models.protocols import Floats, Session, TokenModel
 Doubles = NDArray[np.float64]
 
 # Tokens in one call, unless a model has an ``at_once`` of its own. From 64 on llama.cpp's attention takes
-# another kernel, which is as right but moves logits by up to 1; below, a text's numbers are the same
-# whatever is read beside it, and as many tokens are read in a second.
+# another kernel, which is as right but rounds otherwise; short texts are read as fast below.
 AT_ONCE = 63
 ROWS_BYTES = 64 << 20  # of logits in one call
 MOST_SEQUENCES = 96  # at once; llama.cpp has 255 sequence numbers

@@ -28,10 +28,10 @@ def batch(texts: list[str]) -> pa.RecordBatch:
     )
 
 
-def test_it_is_the_perplexity_of_the_network(spec: str) -> None:
-    found = (
-        ModelPerplexity(spec, max_tokens=150).apply(batch(TEXTS)).columns["perplexity"].to_pylist()
-    )
+@pytest.mark.parametrize("together", [False, True])
+def test_it_is_the_perplexity_of_the_network(spec: str, together: bool) -> None:
+    step = ModelPerplexity(spec, max_tokens=150, together=together)
+    found = step.apply(batch(TEXTS)).columns["perplexity"].to_pylist()
     model = load_model(spec)
     weights = tiny_gguf.random_weights()
     for text, score in zip(TEXTS, found, strict=True):

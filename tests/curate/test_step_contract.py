@@ -105,14 +105,8 @@ def test_a_verdict_does_not_depend_on_the_neighbours(
         verdicts(fitted(step, sizes, tmp_path / str(i), shuffle=i), reads, sizes)
         for i, sizes in enumerate(CUTS)
     ]
-    for cut_otherwise in found[1:]:
-        if rounding := getattr(step, "rounding", 0):  # of a network that reads several rows at once
-            for one, other in zip(cut_otherwise, found[0], strict=True):
-                assert one.keys() == other.keys()
-                for name, value in one.items():
-                    assert value == (other[name] and pytest.approx(other[name], rel=rounding))
-        else:
-            assert cut_otherwise == found[0]
+    assert found[1] == found[0]
+    assert found[2] == found[0]
 
 
 def test_a_step_survives_the_way_to_a_worker(step: Step | FittedStep, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Table:
     def __init__(self, vocab: int = 6, cells: int = 60) -> None:
         self.name, self.vocab, self.cells = "table", vocab, cells
         self.fed: list[tuple[int, ...]] = []
-        self.widest = 0
+        self.widest = self.given = 0
         self.rng = np.random.default_rng(0).normal(size=(vocab + 1, vocab + 1, vocab))
 
     def row(self, past: Sequence[int]) -> np.ndarray:
@@ -87,6 +87,7 @@ class _TableSession:
             rows.append(self.model.row(self.tokens))
         rows = rows[len(rows) - len(tokens if last is None else tokens[len(tokens) - last :]) :]
         self.model.widest = max(self.model.widest, len(rows))
+        self.model.given += len(rows)
         return np.array(rows, np.float32).reshape(-1, self.model.vocab)
 
     def fork(self) -> _TableSession:
@@ -223,6 +224,12 @@ def test_a_shared_beginning_is_fed_once_and_the_last_token_never() -> None:
     texts = [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2], [1, 2, 3, 4], [2, 1]]
     log_probabilities(table, texts, [0] * 5)  # type: ignore[arg-type]
     assert sorted(table.fed) == [(1,), (1, 2), (1, 2, 3), (2,)]
+    assert table.given == 4
+    # Of a context no logits are asked for but those after its last token; and all cells are given back.
+    reader = prefix_tree._Reader(table, prefix_tree.grow([[1, 2, 3, 4, 5, 1, 2]] * 2, [5, 6]))  # type: ignore[arg-type]
+    reader.read()
+    assert table.given == 4 + 2
+    assert reader.held == 0
 
 
 sequences = st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=14)
