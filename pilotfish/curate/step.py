@@ -69,11 +69,7 @@ class Step(Protocol):
     name: str
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
-        """Judge ``n >= 1`` rows. The verdict on a row must not depend on its neighbours.
-
-        A step whose scores are computed by a network may say in a class attribute ``rounding`` by which
-        share of themselves they move with what is computed in one batch.
-        """
+        """Judge ``n >= 1`` rows. The verdict on a row must not depend on its neighbours."""
         ...
 
 
