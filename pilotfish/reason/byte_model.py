@@ -7,17 +7,18 @@ Models over Characters"; Phan et al. 2024, "Exact Byte-Level Probabilities from 
 Models"). Next bytes are the ratio of two such sums. Every model then has one vocabulary: the 256 bytes,
 and the end.
 
-What is kept is the set of coverings (:class:`_Covering`). One that ends exactly at the last byte needs
-the model's next row, a forward pass; the others wait for their last token to end, and cost nothing. So a
-text costs about one pass for each of its tokens, and one for each other token that was likely on the way.
+What is kept is a set of :class:`~pilotfish.reason.coverings.Covering`. One that ends exactly at the last
+byte needs the model's next row, a forward pass; the others wait for their last token to end, and cost
+nothing. So a text costs about one pass for each of its tokens, and one for each other token that was
+likely on the way.
 
 **Exactness.** With ``least = 0`` all coverings are kept and the bytes follow the model's own distribution
 exactly; but there are exponentially many. Otherwise a covering whose share of the probability is below
-``least`` is not read: its share is spread evenly over the bytes that can follow, and it is read after all
-when what came next makes it likely. The shares that were never read add up to :attr:`ByteSession.lost`,
-whose expected value bounds the total variation distance between the text written and the exact one (each
-step goes as the exact one but with the probability of that share). Tokens that stand for no text, other
-than ends, count as impossible.
+``least`` is not read, nor are more than ``width`` at one byte: the others are taken to say the same, and
+are read after all when what came next makes them likely. The shares that were not read add up to
+:attr:`ByteSession.lost`, whose expected value bounds the total variation distance between the text
+written and the exact one (each step goes as the exact one but with the probability of that share).
+Tokens that stand for no text, other than ends, count as impossible.
 
 Control tokens of a prompt have numbers from :data:`CONTROL` on. The prompt is read as the model's own
 tokens, and what is written begins at a new token, as it does when the model writes by itself.
@@ -26,7 +27,6 @@ tokens, and what is written begins at a new token, as it does when the model wri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,8 @@ from pilotfish.config import Price
 from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models.held import common_prefix
 from pilotfish.models.protocols import Floats, Grammar, Session, TokenModel
-from pilotfish.reason.byte_trie import ByteTrie, Doubles
+from pilotfish.reason.byte_trie import ByteTrie
+from pilotfish.reason.coverings import Covering, Node, State
 from pilotfish.records import Request
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ END = 256
 VOCAB = 257
 CONTROL = 257  # the inner model's token 0; only prompts have such numbers
 LEAST = 1e-3
+WIDTH = 4
 _UNREAD = (
     1e-3  # of LEAST: a covering that waits costs nothing, and is dropped later than one to be read
 )
+_WAITING = (
+    64  # coverings that are kept at most; a run of spaces can be cut in as many ways as it is long
+)
+_OTHERWISE = 0.01  # of the share that was not read: spread evenly over all bytes that can follow
 _FLOOR = 1e-9  # of bytes that only dropped coverings could write
 # What text is made of; some tokenizers lack control characters and the bytes of unassigned planes.
 _TEXT = (10, *range(32, 127), *range(0x80, 0xC0), *range(0xC2, 0xF1))
@@ -58,7 +64,8 @@ class ByteModel:
 
     Args:
         model: It.
-        least: Coverings of a smaller share are not read; 0 keeps all.
+        least: Coverings of a smaller share are not read; 0 keeps and reads all.
+        width: Coverings that are read at one byte at most, unless ``least`` is 0.
 
     Attributes:
         name: The model's own.
@@ -69,11 +76,12 @@ class ByteModel:
         ConfigError: A byte that text is made of is none of its tokens.
     """
 
-    def __init__(self, model: TokenModel, *, least: float = LEAST) -> None:
+    def __init__(self, model: TokenModel, *, least: float = LEAST, width: int = WIDTH) -> None:
         self.model = model
         self.name = model.name
         self.vocab = VOCAB
         self.least = least
+        self.width = width if least else 1 << 62
         tokens = [model.token_bytes(token) for token in range(model.vocab)]
         ends = [token for token in range(model.vocab) if model.ends(token)]
         self.trie = ByteTrie(tokens, ends)
@@ -133,56 +141,8 @@ class ByteModel:
     def session(self) -> ByteSession:
         """Start an empty sequence."""
         return ByteSession(
-            self, self.model.session(), [], [_State([_Covering(_Node(None, -1), 1.0, 1.0)])]
+            self, self.model.session(), [], [State([Covering(Node(None, -1), 1.0, 1.0)])]
         )
-
-
-@dataclass(eq=False, slots=True)
-class _Node:
-    """Tokens, the last one and those before it, and what the model says next where that was read."""
-
-    parent: _Node | None
-    token: int
-    depth: int = 0
-    p: Doubles | None = None  # of the sorted vocabulary
-    end: float = 0.0
-
-    def then(self, token: int) -> _Node:
-        return _Node(self, token, self.depth + 1)
-
-    def path(self) -> list[int]:
-        tokens: list[int] = []
-        node = self
-        while node.parent is not None:
-            tokens.append(node.token)
-            node = node.parent
-        return tokens[::-1]
-
-
-@dataclass(eq=False, slots=True)
-class _Covering:
-    """Whole tokens, and the bytes after them that the next token begins with.
-
-    Attributes:
-        node: The whole tokens.
-        weight: Their probability, over that of all bytes so far.
-        share: The covering's part of the probability of all bytes so far: ``weight`` where it ends here,
-            else ``weight`` times the probability of all tokens that go on so.
-        rest: The bytes after the whole tokens; with none the covering ends here.
-    """
-
-    node: _Node
-    weight: float
-    share: float
-    rest: bytes = b""
-
-
-@dataclass(slots=True)
-class _State:
-    """All coverings after some bytes, and the shares that were lost up to here."""
-
-    coverings: list[_Covering]
-    lost: float = 0.0
 
 
 class ByteSession:
@@ -193,7 +153,7 @@ class ByteSession:
     """
 
     def __init__(
-        self, model: ByteModel, inner: Session, tokens: list[int], states: list[_State]
+        self, model: ByteModel, inner: Session, tokens: list[int], states: list[State]
     ) -> None:
         self._model = model
         self._inner = inner
@@ -265,9 +225,9 @@ class ByteSession:
     def _row(self) -> Floats:
         """Log-probabilities of the next byte and the end ``[257]``."""
         state = self._states[-1]
-        unread = self._read(state)
+        used, unread = self._read(state)
         masses = np.zeros(VOCAB)
-        for covering in state.coverings:
+        for covering in used:
             p = covering.node.p
             span = self._model.trie.span(covering.rest)
             if p is None or span is None:
@@ -277,9 +237,10 @@ class ByteSession:
             if not covering.rest:
                 masses[END] += covering.weight * covering.node.end
         self._forget_rows()
+        masses *= (1 - _OTHERWISE * unread) / masses.sum()
         root = self._model.trie.span(b"")
         assert root is not None
-        spread = unread / (len(root.following) + 1)
+        spread = _OTHERWISE * unread / (len(root.following) + 1)
         masses[root.following] += spread
         masses[END] += spread
         if state.lost or unread:
@@ -288,7 +249,7 @@ class ByteSession:
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(masses / masses.sum()), np.float32)
 
-    def _after(self, token: int) -> _State:
+    def _after(self, token: int) -> State:
         """The coverings after one more byte or control token."""
         state = self._states[-1]
         if token >= CONTROL:
@@ -296,31 +257,30 @@ class ByteSession:
         if not 0 <= token < END:
             raise RequestRefused(f"Got token {token}, but expected a byte in [0, {END}).")
         byte = bytes([token])
-        unread = self._expect(state, byte)
-        grown = [new for old in state.coverings for new in self._grown(old, byte)]
+        used, unread = self._expected(state, byte)
+        grown = [new for old in used for new in self._grown(old, byte)]
         total = sum(covering.share for covering in grown)
         lost = state.lost + unread
         if total <= 0:
-            return _State([self._any_covering(state, byte)], lost + 1)
-        kept: list[_Covering] = []
+            return State([self._any_covering(state, byte)], lost + 1)
         for covering in grown:
             covering.weight /= total
             covering.share /= total
-            if covering.share >= self._model.least * _UNREAD and covering.share > 0:
-                kept.append(covering)
-            else:
-                lost += covering.share
-        return _State(kept, lost)
+        kept = sorted(grown, key=lambda covering: -covering.share)
+        if self._model.least:
+            kept = [c for c in kept[:_WAITING] if c.share >= self._model.least * _UNREAD]
+            lost += max(0.0, 1 - sum(covering.share for covering in kept))
+        return State(kept, lost)
 
-    def _after_control(self, state: _State, token: int) -> _State:
+    def _after_control(self, state: State, token: int) -> State:
         """A control token ends the likeliest covering that ends here; a prompt has no other."""
         ended = [covering for covering in state.coverings if not covering.rest]
         if not ended:
             raise RequestRefused("Got a control token in the middle of another token.")
         likeliest = max(ended, key=lambda covering: covering.share)
-        return _State([_Covering(likeliest.node.then(token), 1.0, 1.0)], state.lost)
+        return State([Covering(likeliest.node.then(token), 1.0, 1.0)], state.lost)
 
-    def _grown(self, covering: _Covering, byte: bytes) -> Iterator[_Covering]:
+    def _grown(self, covering: Covering, byte: bytes) -> Iterator[Covering]:
         """What a covering becomes by a byte: its last token ends there, or reaches further."""
         trie, p = self._model.trie, covering.node.p
         span = trie.span(covering.rest + byte)
@@ -329,12 +289,12 @@ class ByteSession:
         for place in range(span.low, span.longer):
             node = covering.node.then(int(trie.tokens[place]))
             weight = covering.weight * float(p[place])
-            yield _Covering(node, weight, weight)
+            yield Covering(node, weight, weight)
         if span.high > span.longer:
             mass = covering.weight * float(p[span.longer : span.high].sum())
-            yield _Covering(covering.node, covering.weight, mass, covering.rest + byte)
+            yield Covering(covering.node, covering.weight, mass, covering.rest + byte)
 
-    def _any_covering(self, state: _State, byte: bytes) -> _Covering:
+    def _any_covering(self, state: State, byte: bytes) -> Covering:
         """Where none was kept that can go on with this byte: the likeliest one, cut as seems good."""
         trie = self._model.trie
         old = max(state.coverings, key=lambda covering: covering.share)
@@ -345,34 +305,37 @@ class ByteSession:
                 raise RequestRefused(f"{self._model.name} cannot write the byte {rest[:1].hex()}.")
             node = node.then(int(trie.tokens[place]))
             rest = rest[len(trie.bytes_of(place)) :]
-        return _Covering(node, 1.0, 1.0)
+        return Covering(node, 1.0, 1.0)
 
-    def _read(self, state: _State) -> float:
-        """Read what is likely enough; the share of what was not."""
-        unread = 0.0
-        for covering in sorted(state.coverings, key=lambda covering: covering.share):
+    def _read(self, state: State) -> tuple[list[Covering], float]:
+        """The coverings that count, all read; and the share of those that do not."""
+        model = self._model
+        ended = [covering for covering in state.coverings if not covering.rest]
+        due = [covering for covering in ended if covering.share >= model.least][: model.width]
+        if len(ended) == len(state.coverings):
+            due = due or ended[:1]
+        going = [covering for covering in state.coverings if covering.rest]
+        for covering in [*going, *reversed(due)]:  # the likeliest last: most goes on from there
             if covering.node.p is None:
-                if covering.rest or covering.share >= self._model.least:
-                    self._read_node(covering.node)
-                else:
-                    unread += covering.share
-        return unread
+                self._read_node(covering.node)
+        unread = sum(covering.share for covering in ended if covering not in due)
+        return [*going, *due], unread
 
-    def _expect(self, state: _State, byte: bytes) -> float:
-        """Read also what this byte makes likely; the share of what was not read before it."""
-        unread = self._read(state)
-        waiting = [covering for covering in state.coverings if covering.node.p is None]
-        if not waiting:
-            return 0.0
-        mass = sum(new.share for old in state.coverings for new in self._grown(old, byte))
-        for covering in sorted(waiting, key=lambda covering: -covering.share):
+    def _expected(self, state: State, byte: bytes) -> tuple[list[Covering], float]:
+        """As :meth:`_read`, with those that this byte makes likely."""
+        used, unread = self._read(state)
+        waiting = [covering for covering in state.coverings if covering not in used]
+        mass = sum(new.share for old in used for new in self._grown(old, byte)) if waiting else 1.0
+        for covering in waiting[: self._model.width]:
             # Its share of what comes is at most this, and hardly ever as much.
             if covering.share >= self._model.least * (mass + covering.share) and mass < unread:
-                self._read_node(covering.node)
+                if covering.node.p is None:
+                    self._read_node(covering.node)
                 mass += sum(new.share for new in self._grown(covering, byte))
-        return unread
+                used.append(covering)
+        return used, unread
 
-    def _read_node(self, node: _Node) -> None:
+    def _read_node(self, node: Node) -> None:
         path = node.path()
         if not path:  # before anything was read, no token is likelier than another
             size = len(self._model.trie.tokens)

@@ -50,7 +50,7 @@ class TableModel:
         self.bytes = [b"", b"", *(bytes([b]) for b in range(256)), *(w.encode() for w in words)]
         self.vocab = len(self.bytes)
         self.said = [END, *(FIRST + ord(c) for c in letters), *range(FIRST + 256, self.vocab)]
-        self.fed = 0
+        self.fed = self.passes = 0  # tokens that were read, and in how many calls
         self._key = (seed, spread, ends)
         self._worker = Worker(name)
         self._held: Held | None = None
@@ -130,6 +130,7 @@ class TableSession:
         return 4096 - len(self.tokens)
 
     def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
+        self._model.passes += 1
         first = len(self.tokens) + len(tokens) - (len(tokens) if last is None else last)
         rows = [np.zeros((0, self._model.vocab), np.float32)]
         for token in tokens:

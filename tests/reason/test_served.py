@@ -80,6 +80,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 "samples": 4,
             }
             with serving(tables) as running:
+                running.client.timeout = (
+                    120  # the first call of a draft measures what reading costs
+                )
                 yield running
 
 
