@@ -6,10 +6,11 @@ lookup in the prompt, a small model, and with ``--draft`` one of the target's ow
 run on the same torch weights the transformers library: its plain decoding, its prompt lookup, and its
 assisted generation with the same draft.
 
-Every prompt is answered by every setting in turn, the order changing from prompt to prompt; a pair is one
-prompt's plain time over its speculative time. What is timed is the writing of the answer, greedy, after
-the prompt was read; a draft model reads the prompt within that time. Medians of the pairs with a 95%
-bootstrap interval. Each answer is compared with the plain one.
+Every prompt is answered by every setting in turn (by the other library every second one), the order
+changing from prompt to prompt; a pair is one prompt's plain time over its speculative time. What is
+timed is the writing of the answer, greedy, after the prompt was read; a draft model reads the prompt
+within that time. Medians of the pairs with a 95% bootstrap interval. Each answer is compared with the
+plain one.
 
     pilotfish pull smollm2-135m qwen2.5-coder-0.5b
     python benchmarks/speculate.py [--pairs 30] [--tokens 64] [--draft FOLDER] [--only torch llama qwen]
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from speculate_prompts import prompts
 
 from pilotfish.config import Config, default_cache_dir
@@ -42,16 +44,17 @@ from pilotfish.records import Request
 RESULTS = Path(__file__).parent / "results" / "speculate.json"
 THEIRS = "transformers plain"
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
-Answer = Callable[[str, int], tuple[float, list[str]]]
+Answer = Callable[[str, int], tuple[float, str]]
+Floats = NDArray[np.float64]
 
 
 def ours(model: Any) -> Answer:
     """Seconds to write an answer, and its text."""
 
-    def answer(prompt: str, tokens: int) -> tuple[float, list[str]]:
+    def answer(prompt: str, tokens: int) -> tuple[float, str]:
         asyncio.run(model.complete(Request.of(prompt, max_tokens=1)))  # the prompt is read
         done = asyncio.run(model.complete(Request.of(prompt, max_tokens=tokens)))
-        return done.latency, [done.text]
+        return done.latency, done.text
 
     return answer
 
@@ -60,7 +63,7 @@ def theirs(model: Any, **how: Any) -> Answer:
     """The same by ``generate`` of the transformers library."""
     import torch
 
-    def answer(prompt: str, tokens: int) -> tuple[float, list[str]]:
+    def answer(prompt: str, tokens: int) -> tuple[float, str]:
         ids = torch.tensor([model.prompt_tokens(Request.of(prompt))], device=model.device)
         with torch.inference_mode():
             read = model.network(ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
@@ -71,7 +74,7 @@ def theirs(model: Any, **how: Any) -> Answer:
             )  # fmt: skip
             took = time.perf_counter() - began
         said = [t for t in done[0, ids.shape[1] :].tolist() if not model.ends(t)]
-        return took, [b"".join(map(model.token_bytes, said)).decode("utf-8", "replace")]
+        return took, b"".join(map(model.token_bytes, said)).decode("utf-8", "replace")
 
     return answer
 
@@ -108,45 +111,47 @@ def speculators(load: Callable[[], Any], draft: Any, cache: Path) -> dict[str, S
 
 
 def race(answers: dict[str, Answer], options: argparse.Namespace) -> dict[str, Any]:
-    """Every prompt by every setting; the first one is what the others are compared with."""
+    """Every prompt by every setting, every second one by the other library's."""
     names, found = list(answers), {}
     for answer in answers.values():
         answer("What is this?", 16)  # warm
     for group, rows in prompts(options.pairs).items():
-        times: dict[str, list[float]] = {name: [] for name in names}
+        times = {name: np.full(len(rows), np.nan) for name in names}
         same: dict[str, list[bool]] = {name: [] for name in names}
         for at, (_, prompt) in enumerate(rows):
-            turn = at % len(names)
-            said = {}
+            turn, said = at % len(names), dict[str, str]()
             for name in names[turn:] + names[:turn]:
-                seconds, said[name] = answers[name](prompt, options.tokens)
-                times[name].append(seconds)
-            for name in names:
-                same[name].append(said[name] == said[names[0]])
-        found[group] = {name: paired(times, same, name, names[0], rows) for name in names}
+                if at % 2 == 0 or not name.startswith("transformers"):
+                    times[name][at], said[name] = answers[name](prompt, options.tokens)
+            for name, text in said.items():
+                same[name].append(text == said[names[0]])
+        kinds = np.asarray([kind for kind, _ in rows])
+        found[group] = {
+            name: paired(times[names[0]], times[name], kinds)
+            | {"identical": round(float(np.mean(same[name])), 3)}
+            for name in names
+        }
+        for name in names:
+            if name.startswith("transformers ") and name != THEIRS:
+                own = paired(times[THEIRS], times[name], kinds)
+                found[group][name]["to_its_own_plain"] = [own["ratio"], *own["interval"]]
     return found
 
 
-def paired(
-    times: dict[str, list[float]], same: dict[str, list[bool]], name: str, plain: str, rows: Any
-) -> dict[str, Any]:
-    ratios = np.asarray(times[plain]) / np.asarray(times[name])
+def paired(plain: Floats, fast: Floats, kinds: Any) -> dict[str, Any]:
+    """Median of the ratios of pairs, all and by kind, with a bootstrap interval."""
+    ran = ~np.isnan(fast)
+    ratios, kinds = (plain / fast)[ran], kinds[ran]
     rng = np.random.default_rng(0)
     draws = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
-    kinds = sorted({kind for kind, _ in rows})
-    which = np.asarray([kind for kind, _ in rows])
-    by_kind = {kind: round(float(np.median(ratios[which == kind])), 3) for kind in kinds}
-    own = {}
-    if name.startswith("transformers ") and name != THEIRS:
-        own["ratio_to_its_own_plain"] = round(
-            float(np.median(np.divide(times[THEIRS], times[name]))), 3
-        )
-    return own | {
+    return {
         "ratio": round(float(np.median(ratios)), 3),
         "interval": [round(float(x), 3) for x in np.quantile(draws, [0.025, 0.975])],
-        "by_kind": by_kind,
-        "seconds": round(float(np.median(times[name])), 3),
-        "identical": round(float(np.mean(same[name])), 3),
+        "by_kind": {
+            kind: round(float(np.median(ratios[kinds == kind])), 3) for kind in sorted(set(kinds))
+        },
+        "seconds": round(float(np.median(fast[ran])), 3),
+        "whole_ratio": round(float(plain[ran].sum() / fast[ran].sum()), 3),
         "pairs": len(ratios),
     }
 

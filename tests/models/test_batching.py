@@ -6,6 +6,7 @@ The oracle is feeding them one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,43 @@ def test_a_tree_that_is_not_kept_leaves_nothing(backend: str) -> None:
         session.feed_tree([72] * 600, [-1] * 600)
     expected = model.session().feed([70, 71, 72])[2:]
     np.testing.assert_allclose(session.feed([72]), expected, atol=ATOL[backend])
+
+
+def test_transformers_windows_of_attention_hold_in_batches_and_trees(tmp_path: Path) -> None:
+    """A network whose first layer sees four tokens back; the oracle is the whole text in one pass."""
+    torch = pytest.importorskip("torch", reason='needs torch: pip install "pilotfish[torch]"')
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    from tests.models import tiny_llama
+
+    tiny_llama.write(tmp_path, WEIGHTS)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tiny_gguf.vocabulary()), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"], max_position_embeddings=512,
+        bos_token_id=0, eos_token_id=2, pad_token_id=0, initializer_range=0.5,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path)
+    model: Any = load_model(f"transformers:{tmp_path}", Config(), threads=1)
+
+    def whole(tokens: list[int]) -> np.ndarray:
+        with torch.inference_mode():
+            return model.network(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+
+    rng = np.random.default_rng(0)
+    past = rng.integers(3, 250, size=11).tolist()
+    ways = [rng.integers(3, 250, size=n).tolist() for n in (3, 7, 1)]
+    session = model.session()
+    np.testing.assert_allclose(session.feed(past), whole(past), atol=1e-4)
+    forks = [session.fork() for _ in ways]
+    forks[0].rewind(5)
+    expected = [whole([*past[:5], *ways[0]])[5:], *(whole([*past, *way])[11:] for way in ways[1:])]
+    for rows, oracle in zip(feed_all(model, forks, ways), expected, strict=True):
+        np.testing.assert_allclose(rows, oracle, atol=1e-4)
+    tree = session.feed_tree([70, 71, 72, 73, 74, 75], [-1, 0, 1, 0, 3, 4])
+    np.testing.assert_allclose(tree[[0, 1, 2]], whole([*past, 70, 71, 72])[11:], atol=1e-4)
+    np.testing.assert_allclose(tree[[0, 3, 4, 5]], whole([*past, 70, 73, 74, 75])[11:], atol=1e-4)
+    session.keep([0, 3, 4])
+    np.testing.assert_allclose(session.feed([76])[0], whole([*past, 70, 73, 74, 76])[-1], atol=1e-4)
+    model.close()

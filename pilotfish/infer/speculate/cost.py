@@ -25,6 +25,7 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 17)
 _PAST = 128  # tokens that are there already
 _SECONDS = 1.0  # after which no further round begins
 _ROUNDS = (3, 9)  # at least, at most
+_STEADY = 1.5  # most that the median may be of the fastest
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class CostCurve:
 
     Attributes:
         seconds: By size, ascending.
+        steady: Whether nothing else disturbed the measurement; only such a one is kept.
     """
 
     seconds: Mapping[int, float]
+    steady: bool = True
 
     def __call__(self, k: int) -> float:
         """Seconds for ``k`` tokens; beyond the largest size in proportion to its last step."""
@@ -53,7 +56,10 @@ class CostCurve:
 
 
 def measure(model: TokenModel, sizes: tuple[int, ...] = SIZES) -> CostCurve:
-    """Time a model; the median of some rounds for each size, and never less than for a smaller one."""
+    """Time a model: the fastest of some rounds for each size, and never less than for a smaller one.
+
+    What disturbs a round only makes it longer.
+    """
     session = model.session()
     text = model.tokenize("The quick brown fox jumps over the lazy dog. ") or [0]
     some = (text * _PAST)[:_PAST]
@@ -69,12 +75,13 @@ def measure(model: TokenModel, sizes: tuple[int, ...] = SIZES) -> CostCurve:
             if done >= 0:
                 found[k].append(time.perf_counter() - began)
             session.rewind(len(some))
-    medians = [float(np.median(found[k])) for k in sizes]
-    return CostCurve(dict(zip(sizes, np.maximum.accumulate(medians).tolist(), strict=True)))
+    fastest = [min(found[k]) for k in sizes]
+    steady = all(np.median(found[k]) < _STEADY * min(found[k]) for k in sizes)
+    return CostCurve(dict(zip(sizes, np.maximum.accumulate(fastest).tolist(), strict=True)), steady)
 
 
 def measured(model: TokenModel, folder: Path) -> CostCurve:
-    """The curve from an earlier measurement on this machine, or a new one.
+    """The curve from an earlier measurement on this machine, or a new one, kept if nothing disturbed it.
 
     Args:
         model: Whose.
@@ -92,6 +99,8 @@ def measured(model: TokenModel, folder: Path) -> CostCurve:
     except (ValueError, KeyError, TypeError, AttributeError):
         path.unlink(missing_ok=True)  # half written or edited: measuring again costs half a second
     curve = measure(model)
+    if not curve.steady:
+        return curve
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"model": kind, "machine": machine, "seconds": dict(curve.seconds)}))

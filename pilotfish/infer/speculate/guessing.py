@@ -50,6 +50,7 @@ class Guessing(HeldSource):
         usable = isinstance(limit, int) and limit > 0  # what is not is refused in a moment
         self._limit = limit if usable else self.room
         self._whole.draft.begin(request, tokens)
+        self._whole.length.begin()
         return row, prompt
 
     def next(self, token: int, check: Check) -> Floats:

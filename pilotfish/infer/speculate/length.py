@@ -7,12 +7,14 @@ each size (Chen et al. 2024, Sequoia; Li et al. 2024, EAGLE-2); the size follows
 
 Three things keep it from being slower than no speculation. Acceptance is tracked live, for each kind of
 guess, and of guesses that cost nothing also where they were not used. Costs are corrected by what the
-readings really take. And what speculation won and lost is counted: while it lost more than a small share
-of all time, nothing is guessed.
+readings really take; a size that costs alone forbid is tried now and then, in case it was measured at a
+bad moment. And what speculation won and lost is counted: while it lost more than a small share of all
+time, nothing is guessed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from pilotfish.infer.speculate.drafts import Node
@@ -20,7 +22,8 @@ from pilotfish.infer.speculate.drafts import Node
 LONGEST = 16
 FORGET = 0.97  # weight of what was known, with each new outcome
 PRIOR = 2.0  # outcomes that the guess before any outcome is worth
-MARGIN = 1.05  # expected speed-up below which nothing is drafted: estimates have errors
+CARRIED = 6.0  # outcomes that all earlier answers are worth when one begins: some copy, some do not
+MARGIN = 1.1  # expected speed-up below which nothing is drafted: estimates have errors
 TREE_MARGIN = 1.02  # expected speed-up over the best chain below which no tree is read
 CREDIT = 16.0  # tokens' time that speculation may lose before it won anything
 LOSS = 0.01  # share of all time that it may lose later
@@ -31,7 +34,11 @@ FOLLOW, RESHAPE = (
     0.1,
     0.03,
 )  # weight of a new timing, for the machine's speed and for this size alone
-BURST = 6  # steps in a row when a draft that does not pay is tried again
+RETRY = 32  # likely guesses that were left for their cost until some are read all the same; doubles
+FIRST, BURST = (
+    24,
+    6,
+)  # steps in a row that a draft is tried at first, and again where it does not pay
 ANY = -1  # the kind of every guess of a draft that costs something
 
 
@@ -54,6 +61,11 @@ class Acceptance:
     def rate(self) -> float:
         """In (0, 1)."""
         return self._accepted / self._tried
+
+    def fade(self) -> None:
+        """Another answer begins."""
+        share = min(1.0, CARRIED / self._tried)
+        self._accepted, self._tried = share * self._accepted, share * self._tried
 
     def tell(self, accepted: bool) -> None:
         """One more outcome: of a guess all of whose predecessors were right."""
@@ -92,8 +104,10 @@ class Length:
         self.balance = 0.0
         self._costs = [0.0, *(verify(k) for k in range(1, longest + 2))]
         self._scale = 1.0  # how much slower this machine is now than it was when it was measured
+        self._timings = [0] * len(self._costs)
+        self._left, self._retry = 0, RETRY  # likely guesses that were left for their cost
         self._total = 0.0  # seconds
-        self._idle = float("inf")  # seconds since a draft that does not pay was tried
+        self._idle = math.inf  # seconds since a draft that does not pay was tried
         self._burst = 0
         self._won, self._took = 0.0, 0.0  # of late, by a draft that costs: seconds of plain reading
 
@@ -143,6 +157,11 @@ class Length:
         trunk = [i for i, node in enumerate(nodes) if not node.rank and node.parent == i - 1]
         needed = (1.0 if sunk else MARGIN) / self._costs[1]
         chain, speed = self._fastest([chances[i] for i in trunk[:most]], needed)
+        if not chain and sum(chances[i] for i in trunk[:3]) > 1:
+            self._left += 1
+            if self._left >= self._retry:
+                self._left, self._retry = 0, 2 * self._retry
+                return trunk[: min(3, most)]
         if len(trunk) == len(nodes):
             return trunk[:chain]
         order = sorted(range(len(nodes)), key=lambda i: -chances[i])[:most]  # stable
@@ -178,7 +197,8 @@ class Length:
             return True
         trial = catch_up + BURST * (self.draft_cost + self.cost(2) - self.plain)
         if LOSS * self._idle > trial and self.may():
-            self._idle, self._burst = 0.0, BURST - 1
+            self._burst = (FIRST if self._idle == math.inf else BURST) - 1
+            self._idle = 0.0
             return True
         return False
 
@@ -213,6 +233,11 @@ class Length:
                 return True
         return False
 
+    def begin(self) -> None:
+        """Another answer begins, which may be one of another sort."""
+        for acceptance in self.rates.values():
+            acceptance.fade()
+
     def tell(self, node: Node, accepted: bool) -> None:
         """Whether a guess was right, all before it having been and its elders not."""
         self._acceptance(node.kind, node.rank).tell(accepted)
@@ -220,11 +245,21 @@ class Length:
             self._acceptance(ANY, 0).tell(accepted)
 
     def timed(self, k: int, seconds: float) -> None:
-        """What reading ``k`` tokens at once really took."""
-        if k < len(self._costs):
-            ratio = min(max(seconds / self.cost(k), 0.5), 2.0)
-            self._costs[k] *= ratio**RESHAPE
-            self._scale *= ratio**FOLLOW
+        """What reading ``k`` tokens at once really took; the first timings of a size count most."""
+        if k >= len(self._costs):
+            return
+        ratio = min(max(seconds / self.cost(k), 0.5), 2.0)
+        follow = max(FOLLOW, 1 / (1 + sum(self._timings)))
+        self._timings[k] += 1
+        self._scale *= ratio**follow
+        if k == 1:
+            self._costs[1] *= ratio**RESHAPE
+            return
+        weight = max(RESHAPE, 1 / (1 + self._timings[k]))
+        for size in range(2, len(self._costs)):
+            near = 1 - abs(math.log2(size / k))  # sizes up to half and twice as large learn, too
+            if near > 0:
+                self._costs[size] *= ratio ** (weight * near)
 
     def account(self, tokens: int, seconds: float, *, drafted: bool) -> None:
         """What a step gave and took, its drafting included."""

@@ -28,9 +28,10 @@ from tests.infer.speculate.test_speculative import Always
 FLAT = CostCurve({1: 1.0, 16: 1.001})
 TEXT = "The bridge is 212 metres long. The bridge is 212 metres long. The bridge has seven arches."
 # Largest difference of a logit, and of a distribution in total variation. llama.cpp sums attention in
-# half precision, so that the order of its cells shows: 0.0 in a chain, more in a tree.
+# half precision and rounds what it multiplies to 8 bits, so that the order of its cells shows: nothing in
+# a chain (the same to the bit in a fresh context), 0.35 in a tree. A wrong row differs by 5 and more.
 MODELS = {
-    "llama.cpp:qwen2.5-coder-0.5b": (0.3, 0.03),
+    "llama.cpp:qwen2.5-coder-0.5b": (0.8, 0.06),
     "transformers:smollm2-135m": (0.002, 0.001),
 }
 

@@ -16,7 +16,7 @@ from pilotfish.config import Config
 from pilotfish.errors import ConfigError
 from pilotfish.infer.speculate.cost import CostCurve, measured
 from pilotfish.infer.speculate.drafts import Node
-from pilotfish.infer.speculate.length import BURST, Length
+from pilotfish.infer.speculate.length import FIRST, Length
 from pilotfish.infer.speculate.lookup import LookupDraft
 from pilotfish.infer.speculate.model_draft import ModelDraft
 from pilotfish.infer.speculate.speculative import Speculative
@@ -209,8 +209,8 @@ def test_where_it_cannot_pay_nothing_is_guessed(models: list[LlamaModel]) -> Non
         model = Speculative(models[0], draft, curve=STEEP, name="fast")
         for prompt in PROMPTS:
             ask(model, prompt)
-        assert model.figures.guessed <= BURST  # a dear draft is tried once in a while
-        assert model.figures.steps >= model.figures.tokens - BURST
+        assert model.figures.guessed <= FIRST  # a dear draft is tried once in a while
+        assert model.figures.steps >= model.figures.tokens - FIRST
         model.close()
 
 
