@@ -3,12 +3,12 @@
     python benchmarks/proxy_tuning.py --draft FOLDER --work FOLDER [--out FILE]
 
 Needs the torch extra and `pilotfish pull smollm2-135m sms-spam banking77`; FOLDER is the draft that
-benchmarks/draft.py distilled: layers of the same model, with its vocabulary. The tiny model is tuned
-on texts of a domain, the large one on the same texts for the same number of tokens (all weights but the
-embeddings, both learning rates chosen on a validation part). Then perplexity on other texts of the domain
-with the rule ``large + strength * (tiny tuned - tiny)``, the strength chosen on the validation part. The
-share is (base - proxy) / (base - direct) in log-perplexity. Controls: the tiny tuned model alone, and its
-best mix with the large one (CombLM).
+benchmarks/draft.py distilled: layers of the same model, with its vocabulary. The tiny model is tuned on
+texts of a domain, the large one on the same texts for the same number of tokens (its last layers; all but
+the embeddings of the tiny one; both learning rates chosen on a validation part). Then perplexity on other
+texts of the domain with the rule ``large + strength * (tiny tuned - tiny)``, the strength chosen on the
+validation part. The share is (base - proxy) / (base - direct) in log-perplexity. Controls: the tiny tuned
+model alone, and its best mix with the large one (CombLM). A second run takes what the first one tuned.
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ def tuned(
     found = []
     network = model.network
     for rate in rates:
-        model.network = copy.deepcopy(network).requires_grad_(True)
-        model.network.get_input_embeddings().requires_grad_(False)
+        model.network = copied(network, options.layers)
         tuning = Tuning(
             epochs=options.epochs, batch=BATCH, learning_rate=rate, seed=seed, save_every=1e6
         )
@@ -117,6 +116,18 @@ def tuned(
         print(f"{name}, rate {rate:g}: {nats:.4f} nats, {seconds:.0f} processor s", flush=True)
     model.network = network
     return min(found, key=lambda each: each[0])
+
+
+def copied(network: Any, last: int) -> Any:
+    """A copy whose last layers move, and its output layer unless tied; all else is shared."""
+    network.requires_grad_(False)
+    layers = network.base_model.layers
+    fixed = [network.get_input_embeddings(), *layers[: max(0, len(layers) - last)]]
+    twin = copy.deepcopy(network, {id(module): module for module in fixed})
+    twin.requires_grad_(True)
+    for module in fixed:
+        module.requires_grad_(False)
+    return twin
 
 
 def measured(large: Any, tiny: Any, expert: Any, name: str, options: Any, seed: int) -> Any:
@@ -180,6 +191,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=12_800, help="of a domain that are learned")
     parser.add_argument("--held", type=int, default=5_120, help="that are measured; half to choose")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=10, help="of the large one, that are tuned")
+    parser.add_argument("--large", default=f"transformers:{TARGET}")
     parser.add_argument("--tiny-rates", type=float, nargs="+", default=[1e-3, 3e-4])
     parser.add_argument("--large-rates", type=float, nargs="+", default=[1e-4, 3e-5])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -187,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "proxy_tuning.json")
     options = parser.parse_args()
     config = Config()
-    large: Any = load_model(f"transformers:{TARGET}", config, threads=options.threads)
+    large: Any = load_model(options.large, config, threads=options.threads)
     if options.only_large:
         for name, seed in itertools.product(options.domains, range(options.seeds)):
             parts = windows(large, name, options.tokens, options.held, seed)
@@ -210,7 +223,8 @@ def main() -> None:
             "hardware": hardware(),
             "load_average": os.getloadavg(),
             "torch": torch.__version__,
-            "large": TARGET,
+            "large": options.large,
+            "large_layers_tuned": options.layers,
             "weights": weights,
             "epochs": options.epochs,
             "windows_a_step": BATCH,
