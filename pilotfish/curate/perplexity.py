@@ -177,7 +177,8 @@ class Scored:
     ) -> None:
         self.note = ""
         if halvings:
-            self.note = f"Fitted to 1 in {2**halvings} of the texts, since all have more n-grams than max_ngrams."
+            part = f"1 in {2**halvings} of the texts"
+            self.note = f"Fitted to {part}, since all have more n-grams than max_ngrams."
         self.models = models
         self.halves = halves
         self.by = by

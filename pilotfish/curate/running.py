@@ -209,7 +209,7 @@ class Run:
                         done[piece] = _slim(tally)
             found.append({piece.number: done[piece.number] for piece in pieces})
             sums.append(total(tally for tally in map(read_mark, marks) if tally is not None))
-            if number:  # the first step was fitted at the end of the pass before
+            if number and pieces:  # the first step was fitted at the end of the pass before
                 took = float(_fit_seconds(work / f"pass-{number - 1}").read_text())
                 sums[-1].steps[0].fit_seconds = sums[-2].map_seconds + took
         return found, sums, resumed

@@ -208,6 +208,23 @@ def test_pseudonyms_are_undone_exactly(tmp_path: Path, key: str, natural: bool) 
     assert [again.replaced(text) for text in texts[:9]] == new[:9]
 
 
+def test_a_rehearsal_reads_the_mapping_and_leaves_it_alone(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "map"
+    fit(Pseudonyms(key, str(path)), ["a@example.org"], tmp_path)
+    before = path.read_bytes()
+    step = Pseudonyms(key, str(path))
+    folder = tmp_path / "fit"
+    folder.mkdir()
+    texts = batch(["a@example.org", "b@example.org"])
+    ready, note = step.rehearse([step.map(texts)], folder, 0.5, ask=False)
+    assert path.read_bytes() == before
+    assert not note
+    new = ready.apply(texts).columns[TEXT].to_pylist()
+    assert all(text.endswith("@pseudonym.invalid") for text in new)
+    (digits,) = read_mapping(path)
+    assert digits in new[0]
+
+
 EVIL = [
     *(
         "jo@example.org",

@@ -144,6 +144,13 @@ def test_processor_time_counts_the_fit_too(corpus: Path, tmp_path: Path) -> None
     assert f"{duration(fitted.seconds + fitted.fit_seconds)} CPU" in page
 
 
+def test_files_without_a_byte_are_refused_whatever_the_steps(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    for i, steps in enumerate(([Length(min_chars=3)], [Length(min_chars=3), Unique()])):
+        with pytest.raises(InputError, match="holds no usable row"):
+            Pipeline(steps).run(tmp_path / "empty.jsonl", tmp_path / str(i))
+
+
 def test_what_the_examples_and_histograms_show(corpus: Path, tmp_path: Path) -> None:
     result = Pipeline([Quality()]).run(corpus, tmp_path / "out", shard_bytes=100_000)
     [step] = result.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pilotfish.curate import Pipeline
@@ -57,6 +58,20 @@ def test_ray_keeps_the_same_rows(corpus: Path, whole: Path, tmp_path: Path) -> N
     pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
     on_ray("tests.curate.dedup.test_pipeline:STEPS", corpus, tmp_path / "r", SHARD)
     assert shards(tmp_path / "r") == shards(whole)
+
+
+def test_a_sample_says_that_it_has_fewer_duplicates(corpus: Path, tmp_path: Path) -> None:
+    assert not Pipeline(STEPS).sample(corpus).notes, "all of the file was looked at"
+    texts = pa.RecordBatch.from_pydict(
+        {"row": pa.array([0, 1], pa.uint64()), "text": ["a b c", "a b c"], "stars": [1.0, 2.0]}
+    )
+    for step in STEPS:
+        ready, note = step.rehearse([step.map(texts)], tmp_path, 0.1, ask=False)
+        verdict = ready.apply(texts)
+        found = verdict.columns[step.name] if step.tag else verdict.reasons
+        assert found is not None
+        assert found.null_count == 1
+        assert "the whole input has more" in note
 
 
 @pytest.mark.parametrize("after", [1, 3])
