@@ -318,7 +318,7 @@ def test_transformers_own_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.pulled
-def test_both_backends_find_the_packaged_model_as_surprised() -> None:
+def test_transformers_and_llama_cpp_are_as_surprised_by_a_packaged_model() -> None:
     """SmolLM2 from one file: dequantised by transformers, and computed in llama.cpp's way."""
     pytest.importorskip("torch", reason='needs torch: pip install "pilotfish[torch]"')
     pytest.importorskip("transformers", reason='needs transformers: pip install "pilotfish[torch]"')
