@@ -155,8 +155,8 @@ def test_grammars_and_schemas_hold_steered_or_not(
                 )
                 assert answer.finish_reason == "stop"
                 assert json.loads(answer.text)["a"] in ("x", "y")
+    bad = {"type": "json_schema", "json_schema": {"schema": {"type": "objct"}}}
     with pytest.raises(RequestRefused, match="objct"):
-        bad = {"type": "json_schema", "json_schema": {"schema": {"type": "objct"}}}
         ask(model, "Hi", response_format=bad)
     steered.close()
     amateur.close()  # type: ignore[attr-defined]
