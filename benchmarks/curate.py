@@ -150,7 +150,8 @@ def main() -> None:
                 results[running[future]] = future.result()
     run = {
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, {options.at_once} processes at once",
+        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, "
+        f"{options.at_once} processes at once",
         "minutes": round((time.monotonic() - began) / 60, 1),
         "note": options.note,
         "code": state,
