@@ -26,6 +26,7 @@ _PAST = 128  # tokens that are there already
 _SECONDS = 1.0  # after which no further round begins
 _ROUNDS = (3, 9)  # at least, at most
 _STEADY = 1.5  # most that the median may be of the fastest
+_DISTURBED = 3600.0  # seconds that a disturbed measurement is used
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class CostCurve:
 
     Attributes:
         seconds: By size, ascending.
-        steady: Whether nothing else disturbed the measurement; only such a one is kept.
+        steady: Whether nothing else disturbed the measurement.
     """
 
     seconds: Mapping[int, float]
@@ -81,7 +82,9 @@ def measure(model: TokenModel, sizes: tuple[int, ...] = SIZES) -> CostCurve:
 
 
 def measured(model: TokenModel, folder: Path) -> CostCurve:
-    """The curve from an earlier measurement on this machine, or a new one, kept if nothing disturbed it.
+    """The curve from an earlier measurement on this machine, or a new one.
+
+    One that was disturbed is kept for an hour only.
 
     Args:
         model: Whose.
@@ -93,17 +96,23 @@ def measured(model: TokenModel, folder: Path) -> CostCurve:
     path = folder / "speculation" / f"{name}.json"
     try:
         kept = json.loads(path.read_text())
-        return CostCurve({int(k): float(s) for k, s in kept["seconds"].items()})
+        steady = bool(kept["steady"])
+        if steady or time.time() - path.stat().st_mtime < _DISTURBED:
+            return CostCurve({int(k): float(s) for k, s in kept["seconds"].items()}, steady)
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError, AttributeError):
         path.unlink(missing_ok=True)  # half written or edited: measuring again costs half a second
     curve = measure(model)
-    if not curve.steady:
-        return curve
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"model": kind, "machine": machine, "seconds": dict(curve.seconds)}))
+    stored = {
+        "model": kind,
+        "machine": machine,
+        "seconds": dict(curve.seconds),
+        "steady": curve.steady,
+    }
+    part.write_text(json.dumps(stored))
     part.replace(path)
     return curve
 

@@ -15,7 +15,9 @@ import pytest
 
 from pilotfish.config import Config
 from pilotfish.infer.speculate.cost import CostCurve
+from pilotfish.infer.speculate.drafts import Node, Worth
 from pilotfish.infer.speculate.guessing import Guessing
+from pilotfish.infer.speculate.lookup import LookupDraft
 from pilotfish.infer.speculate.speculative import Speculative
 from pilotfish.models.generate import write
 from pilotfish.models.held import Held
@@ -60,6 +62,15 @@ class Watched(Guessing):
         return row
 
 
+class Beside(LookupDraft):
+    """Looks up, and guesses something else beside each guess where it may branch."""
+
+    def propose(self, most: int, branches: int, worth: Worth, check: Check) -> list[Node]:
+        chain = super().propose(most, 1, worth, check)
+        beside = [Node(node.token + 1, node.parent, rank=1) for node in chain]
+        return chain + beside if branches > 1 else chain
+
+
 @pytest.mark.pulled
 @pytest.mark.parametrize("branches", [1, 3])
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.8, "seed": 3}], ids=["greedy", "drawn"])
@@ -67,9 +78,9 @@ def test_rows_are_those_of_plain_feeding(
     named: tuple[str, Any], branches: int, params: dict[str, Any], tmp_path: Path
 ) -> None:
     name, model = named
-    fast = Speculative(model, curve=FLAT, branches=branches, cache=tmp_path)
+    fast = Speculative(model, Beside(), curve=FLAT, branches=branches, cache=tmp_path)
     fast.length = Always(FLAT, 0.0, 6)
-    request = Request.of(f"Repeat this word for word: {TEXT}", max_tokens=24, **params)
+    request = Request.of(f"Repeat this word for word: {TEXT}", max_tokens=16, **params)
     source = Watched(fast, Held(model))
     write(model, source, request, lambda: None)
     plain = model.session()

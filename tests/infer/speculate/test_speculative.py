@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -238,6 +240,19 @@ def test_the_curve_is_measured_once(models: list[LlamaModel], tmp_path: Path) ->
     (kept,) = (tmp_path / "speculation").glob("*.json")
     kept.write_text("{half")
     assert measured(models[0], tmp_path).seconds.keys() == first.seconds.keys()
+
+
+def test_a_disturbed_curve_is_measured_again_later(
+    models: list[LlamaModel], tmp_path: Path
+) -> None:
+    measured(models[0], tmp_path)
+    (kept,) = (tmp_path / "speculation").glob("*.json")
+    for steady in (True, False):
+        old = json.loads(kept.read_text()) | {"steady": steady, "seconds": {"1": 7.0, "2": 8.0}}
+        kept.write_text(json.dumps(old))
+        assert measured(models[0], tmp_path)(1) == 7.0
+        os.utime(kept, (0, 0))
+        assert (measured(models[0], tmp_path)(1) == 7.0) == steady
 
 
 def test_two_files_of_one_name_have_two_curves(models: list[LlamaModel], tmp_path: Path) -> None:
