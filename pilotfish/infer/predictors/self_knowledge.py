@@ -28,6 +28,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.models.protocols import Encoder, TokenModel
+from pilotfish.models.scoring import token_model as load_token_model
 
 PROMPT = (
     "Respond only with 'Yes' or 'No' to indicate whether you are capable of answering the following "
@@ -137,7 +138,7 @@ class SelfKnowledge:
             raise ConfigError(
                 f"Got local = {local!r}, but the models are {', '.join(outcomes.models)}."
             )
-        model = token_model if token_model is not None else _load(spec)
+        model = token_model if token_model is not None else load_token_model(spec)
         used: Form = form or ("internal" if isinstance(model, LayeredModel) else "last-layer")
         _check(model, used)
         mean = np.nan_to_num(outcomes.mean_quality(), nan=0.5)
@@ -192,7 +193,7 @@ class SelfKnowledge:
         Raises:
             ConfigError: The model that the spec names here does not give what the form reads.
         """
-        model = _load(settings["spec"])
+        model = load_token_model(settings["spec"])
         _check(model, settings["form"])
         return cls(
             settings["models"],
@@ -206,18 +207,6 @@ class SelfKnowledge:
             arrays["mean"],
             arrays["std"],
         )
-
-
-def _load(spec: str) -> TokenModel:
-    from pilotfish.models.load import load_model
-
-    model = load_model(spec)
-    if not isinstance(model, TokenModel):
-        raise ConfigError(
-            f"Got the model {spec!r}, which gives no logits.",
-            remedy="Name a local model, for example llama.cpp:qwen2.5-coder-1.5b",
-        )
-    return model
 
 
 def _check(model: TokenModel, form: str) -> None:
