@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--divergence", default="forward-kl")
     parser.add_argument("--held-out", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--note", default="")
     parser.add_argument("--out", type=Path, default=RESULTS / "draft.json")
     options = parser.parse_args()
     config = Config()
@@ -162,6 +163,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "hardware": hardware(),
         "load_average": os.getloadavg(),
+        "note": options.note,
         "torch": torch.__version__,
         "threads": options.threads,
         "target": TARGET,

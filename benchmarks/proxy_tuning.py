@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--large-rates", type=float, nargs="+", default=[1e-4, 3e-5])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only-large", action="store_true", help="tune the large one ahead")
+    parser.add_argument("--note", default="")
     parser.add_argument("--out", type=Path, default=RESULTS / "proxy_tuning.json")
     options = parser.parse_args()
     config = Config()
@@ -222,6 +223,7 @@ def main() -> None:
             "date": date.today().isoformat(),
             "hardware": hardware(),
             "load_average": os.getloadavg(),
+            "note": options.note,
             "torch": torch.__version__,
             "large": options.large,
             "large_layers_tuned": options.layers,

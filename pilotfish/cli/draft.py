@@ -125,7 +125,8 @@ def _expected(estimate: DraftEstimate) -> str:
 def _measured(report: DraftReport, model: str) -> str:
     lines = []
     for before, after in zip(report.before, report.after, strict=True):
-        positions = " ".join(f"{share:.2f}" for share in after.by_position)
+        shares = after.by_position
+        positions = " ".join("-" if share is None else f"{share:.2f}" for share in shares)
         lines.append(
             f"temperature {after.temperature:g}: {after.rate:.1%} of its guesses hold "
             f"({before.rate:.1%} before it learned); in a row: {positions}"

@@ -32,14 +32,15 @@ class Acceptance(msgspec.Struct, frozen=True):
         tokens: Compared.
         rate: Expected share of guesses that hold, ``sum min(p, q)``; at temperature 0 the share of
             likeliest tokens that are the same.
-        by_position: Share of the 1st, 2nd, ... guess in a row that holds where those before it did.
+        by_position: Share of the 1st, 2nd, ... guess in a row that holds where those before it did;
+            None where those before it never did.
         tokens_a_read: Tokens that one reading of the target gives with 1, 2, ... guesses.
     """
 
     temperature: float
     tokens: int
     rate: float
-    by_position: tuple[float, ...]
+    by_position: tuple[float | None, ...]
     tokens_a_read: tuple[float, ...]
 
 
@@ -78,7 +79,7 @@ class Judge:
                     heat,
                     sum(map(len, held)),
                     float(np.concatenate(rates).mean()),
-                    tuple(rate_by_position(held, POSITIONS)),
+                    tuple(None if r != r else r for r in rate_by_position(held, POSITIONS)),
                     tuple(tokens_a_read(held, k) for k in range(1, POSITIONS + 1)),
                 )
             )
