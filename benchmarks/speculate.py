@@ -148,7 +148,8 @@ def paired(plain: Floats, fast: Floats, kinds: Any) -> dict[str, Any]:
         "ratio": round(float(np.median(ratios)), 3),
         "interval": [round(float(x), 3) for x in np.quantile(draws, [0.025, 0.975])],
         "by_kind": {
-            kind: round(float(np.median(ratios[kinds == kind])), 3) for kind in sorted(set(kinds))
+            kind: round(float(np.median(ratios[kinds == kind])), 3)
+            for kind in sorted(set(kinds.tolist()))
         },
         "seconds": round(float(np.median(fast[ran])), 3),
         "whole_ratio": round(float(plain[ran].sum() / fast[ran].sum()), 3),
