@@ -40,6 +40,7 @@ class Trees:
         # A leaf is its own child, so that all trees are walked for as long as the deepest.
         own = np.arange(len(self.nodes), dtype=np.int32)
         leaf = self.nodes[:, 0] < 0
+        self._leaf = leaf
         self._feature = np.where(leaf, 0, self.nodes[:, 0])
         self._child = np.where(leaf[:, None], own[:, None], self.nodes[:, 1:]).ravel()
         self._depth, level = 0, self.roots
@@ -119,11 +120,11 @@ class Trees:
     def votes(self, rows: Floats) -> Iterator[tuple[slice, Floats]]:
         """What every tree says of rows ``[n, width]``, in batches: ``[batch, trees, outputs]``."""
         rows = np.asarray(rows, np.float32)
-        if (
-            len(rows) == 1
-        ):  # a decision: two fewer operations a level, and a level costs what they cost
+        if len(rows) == 1:  # a decision: a level costs what its operations do, so few of them
             row, at = rows[0], self.roots
-            for _ in range(self._depth):
+            for level in range(self._depth):
+                if level % 4 == 0 and level > 8 and self._leaf.take(at).all():
+                    break
                 right = row.take(self._feature.take(at)) > self.cuts.take(at)
                 at = self._child.take(2 * at + right)
             yield slice(0, 1), self.values[at][None]
