@@ -22,7 +22,7 @@ def draft(
         str, typer.Option(help="What the model is sent, with {column} places.")
     ] = "{text}",
     out: Annotated[Path, typer.Option(help="Folder of the draft.")] = Path("draft"),
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the model to start from.")] = 2,
+    layers: Annotated[int, typer.Option(min=1, help="Its first layers, from which it starts.")] = 2,
     head: Annotated[
         int, typer.Option(min=1, help="Tokens that it can guess, the most frequent.")
     ] = 8192,

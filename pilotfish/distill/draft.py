@@ -1,6 +1,6 @@
 """A draft for speculative decoding, distilled from the model that it drafts for.
 
-The student is a few layers of the target itself, with its embeddings, its final norm and the rows of its
+The student is the first layers of the target itself, with its embeddings, its final norm and rows of its
 output layer for the frequent tokens (FR-Spec, Zhao et al. 2025): a step costs a tenth of the target's or
 less, and its vocabulary is the target's, so sampled answers can take as many guesses as can be taken. It
 learns the target's distribution on the target's own continuations of the user's prompts (DistillSpec,
@@ -43,7 +43,7 @@ from pilotfish.distill.language_model import (
 from pilotfish.distill.teacher_states import TeacherStates, read_states
 from pilotfish.distill.truncated import (
     depth,
-    even_layers,
+    first_layers,
     output_rows,
     step_weights,
     student_of,
@@ -153,7 +153,7 @@ def distill_draft(
     progress, work = progress or Progress(), work or out.with_name(f"{out.name}-work")
     divergence = find_divergence(settings.divergence)
     head = output_rows(teacher.network)
-    chosen = even_layers(depth(teacher.network), settings.layers)
+    chosen = first_layers(depth(teacher.network), settings.layers)
     reads = [tuple(teacher.prompt_tokens(prompt)) for prompt in prompts]
     learn, measure = _split(list(dict.fromkeys(reads)), settings)
     write = functools.partial(

@@ -14,7 +14,7 @@ from pilotfish.distill.divergences import find_divergence
 from pilotfish.distill.draft import DraftSettings, distillation_loss
 from pilotfish.distill.language_model import Tuning, finetune_language_model
 from pilotfish.distill.teacher_states import read_states
-from pilotfish.distill.truncated import depth, even_layers, output_rows, step_weights, student_of
+from pilotfish.distill.truncated import depth, first_layers, output_rows, step_weights, student_of
 from pilotfish.models.protocols import TokenModel
 from pilotfish.models.transformers import TransformersModel
 from pilotfish.records import Request
@@ -69,7 +69,7 @@ def estimate_draft(
     """
     settings = settings or DraftSettings()
     divergence = find_divergence(settings.divergence)
-    layers = even_layers(depth(teacher.network), settings.layers)
+    layers = first_layers(depth(teacher.network), settings.layers)
     reads = [
         (teacher.prompt_tokens(prompt), settings.temperatures[0]) for prompt in prompts[:GROUP]
     ]

