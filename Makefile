@@ -31,6 +31,8 @@ test-clients: ## Install other people's clients, then run them against the gatew
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests/gateway/test_clients.py \
 		-k 'not litellm' -rs $(ARGS)
 
+# Files most of which runs without torch, and whose rest needs it.
+TORCH_TOO = test_draft or test_batching or test_real_rows or test_scoring or test_self_knowledge
 # litellm's background workers outlive their event loop, and are found dead in whichever test comes next.
 test-torch: ## Install the torch, litellm and scale extras, then run the tests that need them
 	$(PYTHON) -m pip install --editable '.[test,torch,litellm,scale]'
