@@ -95,6 +95,6 @@ def test_rows_are_those_of_plain_feeding(
             kept, some = sampler.distribution(row)
             into[kept] = some
         assert np.abs(p - q).sum() / 2 < variation
-    assert fast.figures.accepted > 4
+    assert fast.figures.accepted > 1
     assert bool(fast.figures.trees) == (branches > 1)
     fast.close()
