@@ -15,7 +15,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    modeling_gguf_pytorch_utils,
+)
 from transformers.utils import logging
 
 from pilotfish.config import Config, Price
@@ -215,8 +220,9 @@ class TransformersModel:
 
 @contextlib.contextmanager
 def _quietly(path: Path) -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
+    shown, bar = logging.is_progress_bar_enabled(), modeling_gguf_pytorch_utils.tqdm
     logging.disable_progress_bar()  # else a bar for each model, terminal or not
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # one that asks nobody
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
@@ -224,6 +230,7 @@ def _quietly(path: Path) -> Iterator[None]:
             f"transformers cannot load {path}: {type(error).__name__}: {error}"
         ) from error
     finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
         if shown:
             logging.enable_progress_bar()
 
