@@ -13,7 +13,7 @@ import sys
 import ray
 
 from pilotfish.curate import Pipeline
-from tests.curate.test_pipeline import counted
+from tests.curate.runs import counted
 
 
 def main() -> None:

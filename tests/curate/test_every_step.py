@@ -15,7 +15,7 @@ from pilotfish.curate.step import FittedStep, Step, build_step
 from pilotfish.errors import MissingExtra, MissingModel
 from tests.contract_rows import STEPS as ROWS
 from tests.curate.corpus import as_lines, documents
-from tests.curate.test_pipeline import counted, on_ray, rows, shards
+from tests.curate.runs import counted, on_ray, rows, shards
 
 SHARD = 20_000
 # Beside what the contract's table says: nobody drops all, and what asks a model does ask one.

@@ -16,7 +16,7 @@ from pilotfish.curate.length import Length
 from pilotfish.errors import ConfigError, InputError
 from tests.conftest import REPOSITORY
 from tests.curate.corpus import Killed, Quality, Unique, Upper, as_lines, documents
-from tests.curate.test_pipeline import counted, shards
+from tests.curate.runs import counted, shards
 
 SHARD = 40_000
 SCRIPT = """

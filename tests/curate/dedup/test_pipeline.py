@@ -15,7 +15,7 @@ from pilotfish.curate.dedup.semantic import Semantic
 from pilotfish.errors import InputError
 from tests.curate.corpus import Killed, as_lines
 from tests.curate.dedup.texts import near_duplicates
-from tests.curate.test_pipeline import on_ray, shards
+from tests.curate.runs import on_ray, shards
 
 SHARD = 40_000
 STEPS = (

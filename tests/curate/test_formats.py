@@ -1,0 +1,208 @@
+"""Formats and places: every format to every other, columns of any shape, memory URLs and HTTP."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import http.server
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pilotfish.curate import Pipeline
+from pilotfish.curate.length import Length
+from tests.curate.corpus import Upper, as_lines, documents
+from tests.curate.runs import counted, rows
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    [path] = folder.glob("part-*")
+    if path.suffix == ".parquet":
+        found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return found
+    data = path.read_bytes()
+    if path.suffix in (".gz", ".zst"):
+        kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix]
+        data = pa.CompressedInputStream(pa.BufferReader(data), kind).read()
+    if path.name.startswith("part-00000.csv"):
+        return list(csv.DictReader(io.StringIO(data.decode())))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+@pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("source", ["a.jsonl", "a.parquet", "a.csv", "a.txt"])
+def test_from_every_format_to_every_other(
+    tmp_path: Path, source: str, format: str, packing: str
+) -> None:
+    texts = ['first, "quoted"', "second größe 日本語", "third"]
+    wanted = [{"text": text, "n": i} for i, text in enumerate(texts)]
+    path = tmp_path / source
+    if path.suffix == ".jsonl":
+        path.write_bytes(as_lines(wanted))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(wanted), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "n"])
+            writer.writeheader()
+            writer.writerows(wanted)
+    else:
+        path.write_text("\n".join(texts))
+    out = tmp_path / "out"
+    pipeline = Pipeline([Length(min_chars=6, tag=True)])
+    pipeline.run(path, out, format=format, compression=packing)
+    found = read_table(out)
+    assert [row["text"] for row in found] == texts[:2]
+    assert [int(row["chars"]) for row in found] == [len(text) for text in texts[:2]]
+    if source != "a.txt":
+        assert [int(row["n"]) for row in found] == [0, 1]
+        typed = source in ("a.jsonl", "a.parquet") and format != "csv"
+        assert isinstance(found[0]["n"], int) is typed
+
+
+def test_json_of_any_shape_fits_into_columns(tmp_path: Path) -> None:
+    lines = [
+        {"text": "a", "n": 1, "f": 1, "s": "x", "deep": {"k": [1]}, "b": True},
+        {"text": "b", "n": 2, "f": 2.5, "s": None, "deep": [2], "b": None},
+    ]
+    (tmp_path / "a.jsonl").write_bytes(as_lines(lines))
+    late = [
+        {"text": "c", "n": "three", "f": 10**30, "s": 5, "new": [1]},
+        {"text": "d", "n": 10**30},
+    ]
+    (tmp_path / "b.jsonl").write_bytes(as_lines(late) + b'{"text": "e", "f": NaN}\n')
+    Pipeline([Length()]).run(tmp_path, tmp_path / "out", format="parquet")
+    table = pq.read_table(tmp_path / "out/part-00000.parquet")
+    assert {field.name: str(field.type) for field in table.schema} == {
+        "text": "string",
+        "n": "int64",
+        "f": "double",
+        "s": "string",
+        "deep": "string",
+        "b": "bool",
+        "other_fields": "string",
+    }
+    found = table.to_pylist()
+    assert json.loads(found[0]["deep"]) == {"k": [1]}
+    assert found[2]["n"] is None
+    assert json.loads(found[2]["other_fields"]) == {"n": "three", "new": [1]}
+    assert (found[2]["s"], found[2]["f"]) == ("5", 1e30)
+    assert json.loads(found[3]["other_fields"]) == {"n": 10**30}
+    assert [row["text"] for row in found] == list("abcde")
+
+
+def test_parquet_keeps_columns_types_and_names_of_ours(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "body": ["some text", "x"],
+            "row": pa.array([7, 8], pa.int8()),
+            "when": pa.array([0, 1], pa.timestamp("us")),
+            "deep": [[{"a": 1}], []],
+            "kind": pa.array(["p", "q"]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    pipeline = Pipeline([Length(min_chars=2, tag=True), Upper()], text="body")
+    pipeline.run(tmp_path / "a.parquet", tmp_path / "out")
+    found = pq.read_table(tmp_path / "out/part-00000.parquet")
+    assert found.schema.names == ["body", "row", "when", "deep", "kind", "chars"]
+    assert found.drop_columns(["chars", "body"]).equals(table.slice(0, 1).drop_columns(["body"]))
+    assert found["body"].to_pylist() == ["SOME TEXT"]
+
+
+def test_memory_urls_go_in_and_out(tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/corpus/a.jsonl", as_lines(documents(100)))
+    memory.pipe("/corpus/deep/b.jsonl.gz", gzip.compress(as_lines(documents(50, seed=1))))
+    pipeline = Pipeline([Length(min_chars=30)])
+    for pattern in ("memory://corpus/*.jsonl", "memory://corpus"):
+        result = pipeline.run(pattern, f"memory://out-{len(pattern)}")
+        wanted = 100 if "*" in pattern else 150
+        assert result.rows_read == wanted
+        written = b"".join(memory.cat_file(f"/out-{len(pattern)}/{name}") for name in result.shards)
+        assert len(written.splitlines()) == result.rows_kept
+        assert memory.exists(f"/out-{len(pattern)}/_report.html")
+        again = pipeline.run(pattern, f"memory://out-{len(pattern)}")
+        assert counted(again) == counted(result)
+    memory.rm("/", recursive=True)
+
+
+class _Ranges(http.server.BaseHTTPRequestHandler):
+    """Serves bytes as object stores do: with sizes and ranges."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        data = self.files.get(self.path)
+        if data is None:
+            return self.send_error(404)
+        first, last = 0, len(data) - 1
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(asked[1]), min(int(asked[2] or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("ETag", f'"{hash(data)}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data[first : last + 1])
+        return None
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http with it: pip install aiohttp")
+    wanted = documents(3000)
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(wanted[:500]), parquet)
+    _Ranges.files = {
+        "/a.jsonl": as_lines(wanted),
+        "/b.jsonl.gz": gzip.compress(as_lines(wanted[:500])),
+        "/c.parquet": parquet.getvalue(),
+    }
+    (tmp_path / "p.toml").write_text('[[steps]]\nstep = "length"\nmin_chars = 30\n')
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ranges)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+
+    def curate(*paths: str) -> subprocess.CompletedProcess[str]:
+        # A process of its own: the library leaves its connections to the end of the process.
+        command = [sys.executable, "-m", "pilotfish.cli.main", "curate", str(tmp_path / "p.toml")]
+        urls = ",".join(address + path for path in paths)
+        words = ["--json", "--workers", "2", "--shard-size", "200k"]
+        return subprocess.run(
+            [*command, urls, str(tmp_path / "out"), *words], capture_output=True, text=True
+        )
+
+    try:
+        missing = curate("/none.jsonl")
+        done = curate(*_Ranges.files)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert missing.returncode == 2
+    assert f"No file at '{address}/none.jsonl'" in missing.stderr
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["rows_read"] == 4000
+    assert len(result["shards"]) > 4
+    left = [row["id"] for row in wanted if len(row["text"]) >= 30]
+    assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left

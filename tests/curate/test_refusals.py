@@ -1,0 +1,168 @@
+"""What a pipeline refuses: wrong files and settings, unusable input and places, broken promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import pilotfish as pf
+from pilotfish.curate import STEPS, Pipeline, Verdict
+from pilotfish.curate.length import Length
+from pilotfish.errors import ConfigError, InputError, UnknownName
+from tests.curate.corpus import documents
+from tests.curate.runs import STEPPED, by_hand, rows
+
+
+@pytest.mark.parametrize(
+    ("toml", "error", "words"),
+    [
+        ('[[steps]]\nstep = "lenght"', UnknownName, "Did you mean 'length'"),
+        ('[[steps]]\nstep = "length"\nmin_char = 5', UnknownName, "Did you mean 'min_chars'"),
+        ('[[steps]]\nstep = "length"\nmin_chars = "5"', ConfigError, "Expected `int`, got `str`"),
+        ('[[steps]]\nstep = "length"\nmin_chars = -5', ConfigError, "min_chars=-5"),
+        ("[[steps]]\nmin_chars = 5", ConfigError, "step = "),
+        ('[[step]]\nstep = "length"', UnknownName, "Did you mean 'steps'"),
+        ('txt = "a"', UnknownName, "Did you mean 'text'"),
+        ("text = 5", ConfigError, "without steps|expected a column"),
+        ("steps = 3", ConfigError, r"\[\[steps\]\] tables"),
+        ("", ConfigError, "without steps"),
+        ("[[steps", ConfigError, "not TOML"),
+    ],
+)
+def test_a_wrong_pipeline_file_is_told(
+    tmp_path: Path, toml: str, error: type[Exception], words: str
+) -> None:
+    (tmp_path / "p.toml").write_text(toml)
+    with pytest.raises(error, match=words):
+        Pipeline.from_file(tmp_path / "p.toml")
+
+
+def test_a_pipeline_file_makes_the_steps(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(
+        'text = "body"\n[[steps]]\nstep = "length"\nmin_chars = 5\n[[steps]]\nstep = "length"\n'
+    )
+    pipeline = Pipeline.from_file(tmp_path / "p.toml")
+    assert pipeline.text == "body"
+    assert pipeline.labels == ("length", "length (2)")
+    assert [vars(step)["min_chars"] for step in pipeline.steps] == [5, 1]
+    with pytest.raises(ConfigError, match="Cannot read"):
+        Pipeline.from_file(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"engine": "rey"}, "Did you mean 'ray'"),
+        ({"format": "josnl"}, "Did you mean 'jsonl'"),
+        ({"compression": "zst"}, "Did you mean 'zstd'"),
+        ({"input_format": "xml"}, "Got format 'xml'"),
+        ({"workers": 0}, "workers=0"),
+    ],
+)
+def test_wrong_settings_are_told(
+    corpus: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Pipeline([Length()]).run(corpus, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.jsonl", b'{"content": "a", "id": 1}\n', 'Did you mean text = "content"'),
+        ("a.jsonl", b"", "no usable row"),
+        ("a.jsonl", b"\n\n", "no usable row"),
+        ("a.json", b'[{"text": "a"},\n {"text": "b"}]', "jq -c"),
+        ("a.csv", b"content,id\na,1\n", 'Did you mean text = "content"'),
+        ("a.parquet", b"PAR1", "damaged-file"),
+    ],
+)
+def test_unusable_input_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=words):
+        Pipeline([Length()]).run(tmp_path / name, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_places_that_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="is a file"):
+        Pipeline([Length()]).run(corpus, tmp_path / "file")
+    with pytest.raises(InputError, match="Cannot write"):
+        Pipeline([Length()]).run(corpus, tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="Cannot write '/proc"):
+        Pipeline([Length()]).run(corpus, "/proc/pilotfish")
+    with pytest.raises(ConfigError, match="lies in the output folder"):
+        Pipeline([Length()]).run(corpus, corpus)
+
+
+def test_a_disk_that_fills_up_is_told_and_what_is_finished_is_kept(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pilotfish.curate import writing
+
+    real = writing.merged
+    calls = 0
+
+    def full(*given: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(28, "No space left on device")
+        return real(*given)
+
+    monkeypatch.setattr(writing, "merged", full)
+    with pytest.raises(InputError, match=r"No space left on device(?s:.*)same command again"):
+        Pipeline(STEPPED).run(corpus, tmp_path / "out", shard_bytes=50_000)
+    assert len(list((tmp_path / "out").glob("part-*"))) == 2
+    assert not list((tmp_path / "out").glob(".writing-*"))
+    result = Pipeline(STEPPED).run(corpus, tmp_path / "out", shard_bytes=50_000)
+    assert result.resumed > 2
+    assert rows(tmp_path / "out") == by_hand(documents(3000))
+
+
+class _Wrong:
+    name = "wrong"
+
+    def __init__(self, verdict: Any) -> None:
+        self.verdict = verdict
+
+    def apply(self, batch: pa.RecordBatch) -> Verdict:
+        return self.verdict(batch)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (lambda batch: Verdict({"x": pa.array([1])}), "1 column 'x' values for 2 rows"),
+        (lambda batch: Verdict({}, pa.array(["a"])), "1 reasons values for 2 rows"),
+        (lambda batch: Verdict({}, None, pa.array([0.5])), "1 margin values for 2 rows"),
+        (lambda batch: Verdict({"row": batch["row"]}), "reserved"),
+        (lambda batch: Verdict({"text": pa.array([1, 2])}), "texts of type int64"),
+    ],
+)
+def test_a_step_that_breaks_its_promise_is_named(tmp_path: Path, verdict: Any, words: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(ConfigError, match=f"'wrong'.*{words}"):
+        Pipeline([_Wrong(verdict)]).run(tmp_path / "a.jsonl", tmp_path / "out")
+
+
+def test_an_error_in_a_step_says_where(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(ZeroDivisionError) as raised:
+        Pipeline([_Wrong(lambda batch: 1 // 0)]).run(tmp_path / "a.jsonl", tmp_path / "out")
+    assert raised.value.__notes__ == ["In the step 'wrong', on 1 rows from 0 to 0."]
+
+
+def test_things_that_are_no_steps() -> None:
+    with pytest.raises(ConfigError, match="as a step"):
+        Pipeline([np.mean])  # type: ignore[list-item]
+    assert pf.curate.Pipeline is Pipeline
+    assert "length" in STEPS
