@@ -28,7 +28,7 @@ test-pulled: ## Pull small models, then run the tests that use them
 # Clients and LiteLLM want different releases of openai, so they are not installed together.
 test-clients: ## Install other people's clients, then run them against the gateway
 	$(PYTHON) -m pip install --editable '.[test,clients]'
-	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests/gateway/test_clients.py \
+	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests/gateway/clients \
 		-k 'not litellm' -rs $(ARGS)
 
 # Files most of which runs without torch, and whose rest needs it.
