@@ -31,16 +31,15 @@ from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Classifier, Encoder, Model
 from pilotfish.records import Completion, Inputs, Request, from_dict, to_dict
 from tests import contract_rows
+from tests.contract_models import PROMPTS, TOPICS, close, declared
 from tests.contract_rows import (
     CLASSIFIERS,
     COMPOSITES,
     CONFIDENCES,
     ENCODERS,
     MODELS,
-    PROMPTS,
     STUDENTS,
     TABLE,
-    TOPICS,
     StudentRow,
 )
 from tests.registries import REGISTRIES
@@ -143,7 +142,7 @@ def test_a_model_serves_several_event_loops(model: Model) -> None:
         ]
         here = wait(model.complete(REQUESTS[0])).text
         assert {answer.result(timeout=30).text for answer in answers} == {here}
-        contract_rows.close(model)
+        close(model)
     finally:
         for loop, thread in zip(loops, threads, strict=True):
             # one turn later, in which closed transports let go of their sockets
@@ -205,7 +204,7 @@ def test_a_backend_refuses_a_setting_it_does_not_have(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_a_composite_refuses_a_setting_it_does_not_have(name: str) -> None:
     with pytest.raises(ConfigError, match="no_such_setting"):
-        contract_rows.declared(name, fails=False, no_such_setting=1)
+        declared(name, fails=False, no_such_setting=1)
 
 
 @pytest.mark.parametrize("name", COMPOSITES)

@@ -19,7 +19,7 @@ from pilotfish.models.deadline import deadline
 from pilotfish.models.fake_server import FakeServer
 from pilotfish.records import Completion, Decision, Request
 from pilotfish.store.store import open_store
-from tests.contract_rows import artifact_folder
+from tests.contract_models import artifact_folder
 
 REQUEST = Request.of("Is it spam?")
 DECIDED = (Decision("both", "small", "score>=threshold", 0.9, 0.5),)

@@ -18,7 +18,7 @@ from pilotfish.models import BACKENDS
 from pilotfish.models.calls import stream
 from pilotfish.models.fake import FakeModel
 from pilotfish.records import Completion, Request, Usage
-from tests.contract_rows import artifact_folder
+from tests.contract_models import artifact_folder
 
 DECLARED = """
 [models.small]

@@ -159,7 +159,7 @@ def test_a_model_that_loads_slowly_holds_up_no_other(monkeypatch: pytest.MonkeyP
 
 
 def test_an_artifact_shares_its_large_model_and_closes_no_circle() -> None:
-    from tests.contract_rows import artifact_folder
+    from tests.contract_models import artifact_folder
 
     artifact = {"backend": "artifact", "model": str(artifact_folder())}
     models = Models(config(topics={**artifact, "large": "b"}, b=FAKE, c=cascade("topics", "b")))

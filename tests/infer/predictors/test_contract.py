@@ -17,7 +17,8 @@ from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.predictors.predictor import FittedPredictor, QualityPredictor, fit_predictor
 from pilotfish.models.load import load_encoder
 from pilotfish.models.protocols import Classifier, Encoder
-from tests.contract_rows import PREDICTORS, TOPICS
+from tests.contract_models import TOPICS
+from tests.contract_rows import PREDICTORS
 
 ODD = ("", "   ", "\x00", "\ud800", "👋" * 50, "word " * 5000, "日本語", "a", "\n\n\n")
 MODELS = ("clerk", "guard", "generalist")
