@@ -6,10 +6,7 @@ by at most 0.004 in 20 tokens; 0.03 leaves room for other processors.
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +18,11 @@ from hypothesis import strategies as st
 from pilotfish.config import Config, Price
 from pilotfish.errors import ConfigError, MissingModel, ModelError, RequestRefused
 from pilotfish.models import llama_c
-from pilotfish.models.calls import ask, stream, wait
+from pilotfish.models.calls import ask
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.load import load_model
 from pilotfish.models.protocols import LabelScorer, StreamingModel, TokenModel
-from pilotfish.models.sampling import Sampler, StopScanner
-from pilotfish.records import Chunk, Completion, Request
+from pilotfish.records import Request
 from tests.models import tiny_gguf
 
 WEIGHTS = tiny_gguf.random_weights()
@@ -143,20 +139,10 @@ def test_a_full_context_is_an_error_and_leaves_the_session_as_it_was(path: Path)
     model.close()
 
 
-@given(st.text(max_size=40))
-def test_tokens_are_the_bytes_of_the_text(text: str) -> None:
-    assert MODEL is not None
-    tokens = MODEL.tokenize(text)
-    assert b"".join(map(MODEL.token_bytes, tokens)) == text.encode("utf-8", "replace")
-
-
-MODEL: LlamaModel | None = None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _shared(model: LlamaModel) -> None:
-    global MODEL
-    MODEL = model
+@given(text=st.text(max_size=40))
+def test_tokens_are_the_bytes_of_the_text(model: LlamaModel, text: str) -> None:
+    tokens = model.tokenize(text)
+    assert b"".join(map(model.token_bytes, tokens)) == text.encode("utf-8", "replace")
 
 
 def test_a_token_outside_the_vocabulary_is_refused_and_the_session_survives(
@@ -172,230 +158,12 @@ def test_a_token_outside_the_vocabulary_is_refused_and_the_session_survives(
     )
 
 
-def test_sessions_shorten_the_room_for_an_answer(model: LlamaModel) -> None:
-    session = model.session()
-    session.feed([70] * 460)
-    completion = ask(model, "Hi", grammar='root ::= "a" root')
-    assert completion.finish_reason == "length"
-    assert 0 < completion.usage.completion_tokens < 40
-
-
 def test_control_tokens_are_read_on_request_only(model: LlamaModel) -> None:
     assert model.tokenize("<|im_end|>", special=True) == [tiny_gguf.END]
     assert len(model.tokenize("<|im_end|>")) == 10
     assert model.token_bytes(tiny_gguf.END) == b""
     with pytest.raises(RequestRefused, match="Got token 999"):
         model.token_bytes(999)
-
-
-def greedy(prompt: str, n: int) -> list[int]:
-    """What the NumPy network writes after a prompt in ChatML, token by token."""
-    assert MODEL is not None
-    text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-    tokens = MODEL.tokenize(text, special=True)
-    start = len(tokens)
-    for _ in range(n):
-        best = int(tiny_gguf.forward(WEIGHTS, tokens)[-1].argmax())
-        if best in (tiny_gguf.BOS, tiny_gguf.END):
-            break
-        tokens.append(best)
-    return tokens[start:]
-
-
-def test_greedy_answers_are_those_of_the_oracle_and_the_same_every_time(model: LlamaModel) -> None:
-    prompts = ["Hi", "the cab", "Hi", "other", "Hi there"]
-    for prompt in prompts:
-        expected = greedy(prompt, 12)
-        completion = ask(model, prompt, max_tokens=12)
-        raw = b"".join(map(model.token_bytes, expected))
-        assert completion.text == raw.decode("utf-8", "replace")
-        assert completion.usage.completion_tokens == len(expected)
-        assert completion.finish_reason == ("length" if len(expected) == 12 else "stop")
-        assert completion.usage.prompt_tokens == len(model.prompt_tokens(Request.of(prompt)))
-        assert (completion.model, completion.cost) == ("tiny", 0.0)
-
-
-def test_a_repeated_prefix_is_not_read_again(model: LlamaModel) -> None:
-    ask(model, "the same beginning, one", max_tokens=1)
-    again = ask(model, "the same beginning, two", max_tokens=1)
-    assert again.usage.cached_tokens > 15
-
-
-def sampled(model: LlamaModel, seed: int, n: int = 20, **params: object) -> str:
-    return ask(model, "Hi", max_tokens=n, temperature=1.0, seed=seed, **params).text
-
-
-def test_sampling_is_seeded_and_follows_its_distribution(model: LlamaModel) -> None:
-    assert sampled(model, 3) == sampled(model, 3)
-    assert len({sampled(model, seed) for seed in range(5)}) > 1
-    assert sampled(model, 3, top_k=1) == ask(model, "Hi", max_tokens=20).text
-
-
-def test_the_sampler_draws_what_the_settings_leave() -> None:
-    p = np.array([0.5, 0.3, 0.15, 0.05])
-    logits = np.log(p).astype(np.float32)
-
-    def shares(**params: float) -> np.ndarray:
-        sampler = Sampler({"temperature": 1.0, "seed": 0, **params})
-        return np.bincount([sampler.choose(logits) for _ in range(1500)], minlength=4) / 1500
-
-    np.testing.assert_allclose(shares(), p, atol=0.05)
-    np.testing.assert_allclose(shares(top_k=2), [0.625, 0.375, 0, 0], atol=0.05)
-    np.testing.assert_allclose(shares(top_p=0.79), [0.625, 0.375, 0, 0], atol=0.05)
-    np.testing.assert_allclose(shares(min_p=0.4), [0.625, 0.375, 0, 0], atol=0.05)
-    squared = p**2 / (p**2).sum()
-    np.testing.assert_allclose(shares(temperature=0.5), squared, atol=0.05)
-
-
-def test_logprobs_are_those_of_the_oracle(model: LlamaModel) -> None:
-    completion = ask(model, "Hi", max_tokens=1, logprobs=True, top_logprobs=3)
-    assert completion.logprobs is not None
-    tokens = model.prompt_tokens(Request.of("Hi"))
-    logits = tiny_gguf.forward(WEIGHTS, tokens)[-1]
-    expected = np.sort(logits - np.log(np.exp(logits).sum()))[::-1][:3]
-    entry = completion.logprobs[0]
-    assert entry["logprob"] == pytest.approx(expected[0], abs=0.03)
-    found = [each["logprob"] for each in entry["top_logprobs"]]
-    np.testing.assert_allclose(found, expected, **CLOSE)
-
-
-async def pieces(model: LlamaModel, request: Request) -> tuple[list[Chunk], Completion]:
-    chunks = [chunk async for chunk in stream(model, request)]
-    assert chunks[-1].completion is not None
-    return chunks, chunks[-1].completion
-
-
-def test_streaming_gives_the_same_answer_in_pieces(model: LlamaModel) -> None:
-    for stop in ([], [ask(model, "Hi", max_tokens=20).text[5:8]]):
-        request = Request.of("Hi", max_tokens=20, stop=stop)
-        chunks, completion = wait(pieces(model, request))
-        assert "".join(chunk.text for chunk in chunks) == completion.text
-        whole = ask(model, request)
-        assert (completion.text, completion.finish_reason) == (whole.text, whole.finish_reason)
-        assert len(chunks) > 2
-
-
-def test_stop_strings_end_the_answer_and_do_not_show(model: LlamaModel) -> None:
-    full = ask(model, "Hi", max_tokens=20).text
-    stop = full[6:9]
-    cut = ask(model, "Hi", max_tokens=20, stop=stop)
-    assert cut.text == full[: full.index(stop)]
-    assert cut.finish_reason == "stop"
-
-
-@given(
-    st.text("ab€", max_size=30),
-    st.lists(st.text("ab€", min_size=1, max_size=3), max_size=2),
-    st.integers(1, 4),
-)
-def test_stop_scanner_equals_a_search_in_the_whole(text: str, stops: list[str], size: int) -> None:
-    scanner, raw = StopScanner(stops), text.encode()
-    shown = "".join(scanner.feed(raw[i : i + size]) for i in range(0, len(raw), size))
-    shown += scanner.feed(b"", last=True)
-    # A stop string counts as soon as it is complete.
-    ends = [text.find(s) + len(s) for s in stops if s in text]
-    if not ends:
-        assert (shown, scanner.stopped) == (text, False)
-    else:
-        assert scanner.stopped
-        assert text.startswith(shown)
-        assert not any(s in shown for s in stops)
-
-
-def test_json_schema_and_grammar_bind_the_answer(model: LlamaModel) -> None:
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "yy"]}}, "required": ["a"]}
-    form = {
-        "type": "json_schema",
-        "json_schema": {"schema": schema | {"additionalProperties": False}},
-    }
-    value = json.loads(ask(model, "Hi", max_tokens=200, response_format=form).text)
-    assert value["a"] in ("x", "yy")
-    text = ask(model, "Hi", max_tokens=50, grammar='root ::= ("yes" | "no") "!"').text
-    assert text in ("yes!", "no!")
-    with pytest.raises(RequestRefused, match="grammar"):
-        ask(model, "Hi", grammar="root ::= (")
-    with pytest.raises(RequestRefused, match="JSON schema"):
-        ask(
-            model,
-            "Hi",
-            response_format={"type": "json_schema", "json_schema": {"schema": {"type": 7}}},
-        )
-    with pytest.raises(RequestRefused, match="response_format"):
-        ask(model, "Hi", response_format={"type": "xml"})
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"tools": [{}]}, "cannot do what tools asks for"),
-        ({"n": 2}, "n=2"),
-        ({"temperature": -1}, "temperature=-1"),
-        ({"top_p": 0}, "top_p=0"),
-        ({"max_tokens": 0}, "max_tokens=0"),
-        ({"stop": 3}, "stop=3"),
-        ({"seed": "x"}, "seed='x'"),
-    ],
-)
-def test_parameters_it_cannot_use_are_refused(
-    model: LlamaModel, params: dict[str, object], message: str
-) -> None:
-    with pytest.raises(RequestRefused, match=message):
-        ask(model, "Hi", **params)
-
-
-def test_messages_it_cannot_read_are_refused(model: LlamaModel) -> None:
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}
-    with pytest.raises(RequestRefused, match="text only"):
-        wait(model.complete(Request((image,))))
-    with pytest.raises(RequestRefused, match="without a role"):
-        wait(model.complete(Request(({"content": "x"},))))
-
-
-def test_a_cancelled_call_stops_and_the_next_one_is_answered(model: LlamaModel) -> None:
-    endless = Request.of("Hi", grammar='root ::= "a" root')
-    cache = model._cache
-
-    async def cancel_in_mid_answer() -> None:
-        chunks = model.stream(endless)
-        await anext(chunks)
-        await chunks.aclose()  # type: ignore[attr-defined]
-        task = asyncio.ensure_future(model.complete(endless))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    before = ask(model, "Hi", max_tokens=8).text
-    wait(cancel_in_mid_answer())
-    with cache.lock:  # free again, long before the context was full
-        assert len(cache.prompt) < cache.context.n_ctx - 1
-    assert ask(model, "Hi", max_tokens=8).text == before
-    assert ask(model, endless).usage.completion_tokens > 400
-
-
-def test_sessions_and_answers_share_the_context_from_several_threads(model: LlamaModel) -> None:
-    tokens = model.tokenize(TEXT)
-    expected = tiny_gguf.forward(WEIGHTS, tokens)
-    answer = ask(model, "Hi", max_tokens=8).text
-    errors: list[str] = []
-
-    def feed() -> None:
-        for _ in range(5):
-            got = model.session().feed(tokens)
-            if not np.allclose(got, expected, **CLOSE):
-                errors.append("logits")
-
-    def write() -> None:
-        for _ in range(5):
-            if ask(model, "Hi", max_tokens=8).text != answer:
-                errors.append("text")
-
-    threads = [threading.Thread(target=work) for work in (feed, write, feed)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
