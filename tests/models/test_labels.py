@@ -1,4 +1,4 @@
-"""Labels: likelihood against brute force on a tiny model; strict parsing of written answers.
+"""Labels: likelihood against brute force on a tiny model, calls scored together, refusals.
 
 Tolerance as in test_llamacpp.py: cached keys and values are float16, so log-probabilities agree to about
 0.01 per token; 0.05 covers labels of several tokens.
@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotfish.errors import BadAnswer, InputError, RequestRefused, Unavailable
+from pilotfish.errors import InputError, RequestRefused, Unavailable
 from pilotfish.models.calls import ask, complete_many, wait
 from pilotfish.models.fake import FakeModel
-from pilotfish.models.labels import LabelModel, parse_label, parse_labels, parse_rating
+from pilotfish.models.labels import LabelModel
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.protocols import Floats
 from pilotfish.models.trie import nodes, undecided
@@ -300,104 +300,6 @@ def test_unusable_label_sets_are_refused(params: dict[str, object]) -> None:
     for model in (FakeModel("a"), Scorer()):
         with pytest.raises(InputError, match=r"Got (labels|answer|range|ratings|the range)"):
             ask(LabelModel(model), "q", **params)
-
-
-TOPICS = ["sport", "sports news", "a, b", "Straße", "3", "none of these"]
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("sport", "sport"),
-        ("  Sports   News.\n", "sports news"),
-        ('"a, b"', "a, b"),
-        ("STRASSE", "Straße"),
-        ("Label: sport", "sport"),
-        ("The answer is: 'sport'.", "sport"),
-        ("**Answer:** sport", "sport"),
-        ('{"label": "sport"}', "sport"),
-        ('```json\n{"label": "Sport"}\n```', "sport"),
-        ('{"answer": 3}', "3"),
-        ('["sport"]', "sport"),
-        ("3", "3"),
-        ("None of these", "none of these"),
-    ],
-)
-def test_labels_that_parse(text: str, label: str) -> None:
-    assert parse_label(text, TOPICS) == label
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "sport or a, b",
-        "It is about sport",
-        "sport, sports news",
-        "sports",
-        "not sport",
-        '{"label": "sport", "answer": "3"}',
-        '["sport", "3"]',
-        "3.0",
-        "sport\nsports news",
-        '{"label": null}',
-        "true",
-    ],
-)
-def test_labels_that_do_not_parse(text: str) -> None:
-    with pytest.raises(BadAnswer, match="expected exactly one of"):
-        parse_label(text, TOPICS)
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("sport, 3", ["sport", "3"]),
-        ("3; Sport", ["sport", "3"]),
-        ("- a, b\n- sport", ["sport", "a, b"]),
-        ("sport, a, b, 3", ["sport", "a, b", "3"]),
-        ('["a, b", "sport"]', ["sport", "a, b"]),
-        ('{"labels": ["sport"]}', ["sport"]),
-        ("[]", []),
-        ("None", []),
-        ("", []),
-        ("sport, sport", ["sport"]),
-    ],
-)
-def test_sets_of_labels(text: str, labels: list[str]) -> None:
-    assert parse_labels(text, TOPICS) == labels
-
-
-@pytest.mark.parametrize(
-    "text", ["sport, tennis", "maybe sport", '["tennis"]', '{"x": 1}', "[1.5]"]
-)
-def test_sets_with_strangers_do_not_parse(text: str) -> None:
-    with pytest.raises(BadAnswer, match="expected a list of labels"):
-        parse_labels(text, TOPICS)
-
-
-@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=8))
-def test_every_label_of_a_usable_set_reads_back_as_itself(labels: list[str]) -> None:
-    try:
-        found = [parse_label(label, labels) for label in labels]
-    except InputError:
-        return
-    assert found == labels
-    assert parse_labels(json.dumps(labels), labels) == labels
-
-
-def test_ratings() -> None:
-    values = ["1", "2", "3", "4", "5"]
-    for text in ("4", "4.0", " Rating: 4.", "4/5", "4 out of 5", '{"rating": 4}', '"4"'):
-        assert parse_rating(text, values) == "4"
-    for text in ("6", "4.5", "four", "4 or 5", "3-4", "", "nan", "true", "4/10"):
-        with pytest.raises(BadAnswer, match="Got the answer"):
-            parse_rating(text, values)
-    assert parse_rating("85/100", scale=(0, 100)) == "85"
-    assert parse_rating("-0.25", scale=(-1, 1)) == "-0.25"
-    for text in ("101", "inf", "Infinity", "about 50"):
-        with pytest.raises(BadAnswer, match=r"a number in \[0, 100\]"):
-            parse_rating(text, scale=(0, 100))
 
 
 @pytest.mark.pulled
