@@ -1,4 +1,7 @@
-"""The same tests on SQLite and on a real PostgreSQL server, started here from installed binaries."""
+"""The same tests on SQLite and on a real PostgreSQL server, started here from installed binaries.
+
+For the tests of artifacts, a small one, and a file that hostile code would make.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pilotfish.store.artifacts import Card, save_artifact
 from pilotfish.store.store import Store, open_store
 
 REASON = "no PostgreSQL server binaries; apt-get install postgresql"
@@ -123,3 +128,23 @@ def store(url: str) -> Iterator[Store]:
     """An empty store."""
     with open_store(url) as opened:
         yield opened
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Iterator[Path]:
+    """A file that the code of a hostile artifact would make."""
+    marker = tmp_path / "it-ran"
+    yield marker
+    assert not marker.exists(), "code from the artifact ran"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small artifact."""
+    save_artifact(
+        tmp_path / "artifact",
+        Card.new(name="x", kind="k"),
+        tensors={"student": {"w": np.ones(3)}},
+        json_files={"settings": {}},
+    )
+    return tmp_path / "artifact"
