@@ -15,8 +15,8 @@ from pilotfish.curate.length import Length
 from pilotfish.curate.report import _grid, funnel, headline, histogram, render_report
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.tally import Example, Scores, StepTally, bins
+from tests.browser import chromium, needs_browser
 from tests.curate.corpus import Quality, Unique, as_lines, documents
-from tests.gateway.browser import BROWSER, chromium
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -142,7 +142,7 @@ MEASURE = """({
   paper: getComputedStyle(document.body).backgroundColor})"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed; CI installs it")
+@needs_browser
 def test_chromium_shows_it_at_every_width_in_light_and_dark(
     result: CurateResult, tmp_path: Path
 ) -> None:

@@ -9,21 +9,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pilotfish.gateway.pages import POLICY
 from pilotfish.records import Completion, Decision, Request
 from pilotfish.store import open_store
 from pilotfish.store.feedback import Check, Feedback
 from pilotfish.store.ledger import Day
 from pilotfish.store.traffic_rows import Exchange
-from tests.gateway.browser import BROWSER, chromium
+from tests.browser import chromium, needs_browser
 from tests.gateway.sample_traffic import sample_traffic
 from tests.gateway.serving import Running, serving
 
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="Chromium is not installed; CI installs it"
-)
 MODELS = {name: {"backend": "fake"} for name in ("tickets", "chat", "code")}
 EVIL = "<img src=x onerror=alert(1)>\"'&</script>{{ 7*7 }}"
 
