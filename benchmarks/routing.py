@@ -19,7 +19,6 @@ list prices of mid-2024, tokens counted as a quarter of the characters.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
 import time
@@ -29,12 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from remembered import Remembered
+from routing_figures import Found, measure_pair, measure_pool, note, summed
+from routing_outcomes import mmlu_pro, pool, two_models
 
-from pilotfish.config import Price
 from pilotfish.infer import scoreboard as sb
-from pilotfish.infer.outcome_files import read_outcomes
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.predictors.joined import Joined
 from pilotfish.infer.predictors.predictor import fit_predictor
@@ -80,61 +78,6 @@ TUNED: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer, fine-tuned": ("transformer", {}),
 }
 METHODS = OURS | PAPERS | LLMROUTER | SMOOTHIE | TUNED
-POOL = {
-    "llama3-chatqa-1.5-8b": 8,
-    "qwen2.5-7b-instruct": 7,
-    "llama3-chatqa-1.5-70b": 70,
-    "llama-3.1-nemotron-51b-instruct": 51,
-    "mistral-7b-instruct-v0.3": 7,
-    "gemma-2-9b-it": 9,
-    "llama-3.1-8b-instruct": 8,
-    "codegemma-7b": 7,
-    "llama-3.3-nemotron-super-49b-v1": 49,
-}
-PRO = {
-    "gemini_15_pro": Price(3.5, 10.5, date="2024-06"),
-    "gemini_15_flash": Price(0.35, 1.05, date="2024-06"),
-    "llama31_70b": Price(0.9, 0.9, date="2024-08"),
-    "llama31_8b": Price(0.2, 0.2, date="2024-08"),
-    "qwen15_72b": Price(0.9, 0.9, date="2024-06"),
-    "qwen15_7b": Price(0.2, 0.2, date="2024-06"),
-    "phi3_mini": Price(0.1, 0.1, date="2024-06"),
-    "mistral_7b": Price(0.2, 0.2, date="2024-06"),
-}
-
-
-def two_models(folder: Path, name: str) -> Outcomes:
-    models = ["mixtral_8x7b", "gpt_4_1106"]
-    recorded = read_outcomes(folder / name, models=models, columns={"quality": "{}"})
-    cost = np.tile(np.array([0.24, 24.7], np.float32), (len(recorded), 1))
-    return Outcomes(recorded.texts, recorded.models, recorded.quality, cost, groups=recorded.groups)
-
-
-def pool(folder: Path) -> Outcomes:
-    recorded = read_outcomes(
-        folder / "llmrouter_pool_train.parquet", models=list(POOL), columns={"quality": "{}"}
-    )
-    prices = {name: Price(0.01 * size, 0.01 * size) for name, size in POOL.items()}
-    return recorded.priced(prices, answer_tokens=300)
-
-
-def mmlu_pro(folder: Path) -> Outcomes:
-    table = pq.read_table(folder / "mmlupro_dev.parquet")
-    letters = "ABCDEFGHIJ"
-    rows = zip(table["question"].to_pylist(), table["options"].to_pylist(), strict=True)
-    prompts = [
-        question + "\n" + "\n".join(f"{a}. {option}" for a, option in zip(letters, options))  # noqa: B905
-        for question, options in rows
-    ]
-    path = Path("/tmp") / f"pilotfish-mmlupro-{np.random.default_rng().integers(1 << 40)}.parquet"
-    pq.write_table(table.append_column("prompt", pa.array(prompts)), path)
-    try:
-        recorded = read_outcomes(
-            path, models=list(PRO), columns={"quality": "{}", "answer": "{}_answer"}
-        )
-    finally:
-        path.unlink()
-    return recorded.priced(PRO)
 
 
 def predictions(
@@ -166,43 +109,6 @@ def predictions(
 def methods_of(seed: int) -> dict[str, tuple[str, dict[str, Any]]]:
     methods = OURS | PAPERS if seed < PAPER_SEEDS else OURS
     return {name: own for name, own in methods.items() if not ONLY or name in ONLY}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    known = [value for value in values if np.isfinite(value)]
-    if not known:
-        return {"mean": float("nan"), "std": float("nan"), "seeds": 0}
-    return {
-        "mean": float(f"{np.mean(known):.4g}"),
-        "std": float(f"{np.std(known):.2g}"),
-        "seeds": len(known),
-    }
-
-
-Found = dict[str, dict[str, list[float]]]
-
-
-def note(found: Found, name: str, **values: float) -> None:
-    for key, value in values.items():
-        found.setdefault(name, {}).setdefault(key, []).append(float(value))
-
-
-def summed(found: Found) -> dict[str, Any]:
-    return {
-        name: {key: spread(values) for key, values in own.items()} for name, own in found.items()
-    }
-
-
-def measure_pair(found: Found, name: str, score: np.ndarray[Any, Any], test: Outcomes) -> None:
-    weak, strong = test.quality[:, 0], test.quality[:, 1]
-    points = sb.threshold_points(score, weak, strong, test.cost)
-    note(
-        found,
-        name,
-        apgr=sb.apgr(points, weak, strong),
-        cpt50=sb.cpt(points, weak, strong, 0.5),
-        cpt80=sb.cpt(points, weak, strong, 0.8),
-    )
 
 
 def run_mmlu(folder: Path, seeds: int) -> dict[str, Any]:
@@ -278,33 +184,6 @@ def run_gsm8k(folder: Path, seeds: int) -> dict[str, Any]:
             measure_pair(found, label, score, outcomes)
         say("gsm8k", seed, found, "apgr")
     return {"questions": len(outcomes), "folds": 5, "methods": summed(found)}
-
-
-def measure_pool(
-    found: Found, name: str, expected: np.ndarray[Any, Any], fit: Outcomes, test: Outcomes
-) -> None:
-    """Quality when cost does not count, at the best single model's cost, and over all costs."""
-    believed = fit.mean_cost()
-    step = float(believed.max() - believed.min())
-    weights = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 60)]) / step
-    points = sb.weighted_points(expected, test, believed, weights)
-    quality, cost, _ = points.means()
-    best = int(fit.mean_quality().argmax())  # chosen on the part that was fitted on
-    budget = float(test.mean_cost()[best])
-    cheapest = int(test.mean_cost().argmin())
-    low = (float(test.mean_cost()[cheapest]), float(test.mean_quality()[cheapest]))
-    same = sb.quality_at(np.append(cost, low[0]), np.append(quality, low[1]), [budget])[0]
-    half = sb.quality_at(np.append(cost, low[0]), np.append(quality, low[1]), [budget / 2])[0]
-    dearest = float(test.mean_cost().max())
-    note(
-        found,
-        name,
-        quality=float(quality[0]),
-        cost=float(cost[0]),
-        quality_at_single_cost=float(same),
-        quality_at_half_cost=float(half),
-        aiq=sb.aiq(points, low, dearest),
-    )
 
 
 def run_many(name: str, outcomes: Outcomes, seeds: int) -> dict[str, Any]:
@@ -397,7 +276,6 @@ RUNS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "pool": lambda folder, seeds: run_many("pool", pool(folder), seeds),
 }
 
-
 DEFAULT = [name for name in RUNS if name != "mmlu-transformer"]
 
 
@@ -429,35 +307,6 @@ def main() -> None:
             methods = known[name]["methods"] | entry["methods"]
             entry = {**known[name], "methods": methods, "machine": entry["machine"]}
         arguments.out.write_text(json.dumps({**known, name: entry}, indent=1) + "\n")
-
-
-class Remembered:
-    """An encoder that embeds each text once, also between runs: a shortcut, not used for speed."""
-
-    def __init__(self, spec: str, cache: Path | None = None) -> None:
-        self.spec, self.cache = spec, cache
-        # One thread, as everything here; two that wait for each other lose half on a busy machine.
-        self.inner = load_encoder(spec, **({} if spec == "static" else {"threads": 1}))
-        self.name, self.dim = self.inner.name, self.inner.dim
-        self.known: dict[str, Any] = {}
-        if cache is not None and cache.exists():
-            with np.load(cache) as stored:
-                self.known = dict(zip(stored["keys"].tolist(), stored["rows"], strict=True))
-
-    def encode(self, texts: Any) -> Any:
-        """As the encoder."""
-        if not len(texts):
-            return np.zeros((0, self.dim), np.float32)
-        keys = [hashlib.sha1(text.encode()).hexdigest() for text in texts]
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.known}
-        if new:
-            self.known.update(zip(new, self.inner.encode(list(new.values())), strict=True))
-        return np.stack([self.known[key] for key in keys])
-
-    def keep(self) -> None:
-        """Write the embeddings to the cache."""
-        if self.cache is not None:
-            np.savez(self.cache, keys=list(self.known), rows=np.stack(list(self.known.values())))
 
 
 def encoder_of(label: str) -> Any:
