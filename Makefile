@@ -38,7 +38,7 @@ test-torch: ## Install the torch, litellm and scale extras, then run the tests t
 	$(PYTHON) -m pip install --editable '.[test,torch,litellm,scale]'
 	$(PYTHON) -m pilotfish.cli.main pull all-MiniLM-L6-v2 smollm2-135m
 	PILOTFISH_TEST_CLIENTS=require $(PYTHON) -m pytest tests -m 'pulled or not pulled' \
-		-k 'transformer or litellm or test_ray or test_draft' -rs \
+		-k 'transformer or litellm or test_ray or $(TORCH_TOO)' -rs \
 		-W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 lint: ## Check style, docstrings, types and generated pages
