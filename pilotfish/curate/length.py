@@ -19,7 +19,8 @@ class Length:
     Args:
         min_chars: Shorter texts are dropped as ``length.too_short``.
         max_chars: Longer ones as ``length.too_long``; None for any length.
-        tag: Add the length as the column ``chars``.
+        tag: Keep all rows, and write the reason to the column ``length``; null for rows that pass.
+        column: Add the number of characters under this name; None: do not.
 
     Raises:
         ConfigError: The bounds leave nothing.
@@ -27,7 +28,13 @@ class Length:
 
     name = "length"
 
-    def __init__(self, min_chars: int = 1, max_chars: int | None = None, tag: bool = False) -> None:
+    def __init__(
+        self,
+        min_chars: int = 1,
+        max_chars: int | None = None,
+        tag: bool = False,
+        column: str | None = None,
+    ) -> None:
         if min_chars < 0 or (max_chars is not None and max_chars < min_chars):
             raise ConfigError(
                 f"Got min_chars={min_chars} and max_chars={max_chars}, but expected "
@@ -36,6 +43,7 @@ class Length:
         self.min_chars = min_chars
         self.max_chars = max_chars
         self.tag = tag
+        self.column = column
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Judge by the number of characters; the margin is how many there are too few or too many."""
@@ -48,8 +56,8 @@ class Length:
             reasons[n > self.max_chars] = 1
             margin = np.minimum(margin, np.abs(self.max_chars - n + 0.5))
         names = strings([TOO_SHORT, TOO_LONG]).cast(pa.string())
-        return Verdict(
-            {"chars": chars} if self.tag else {},
-            pa.DictionaryArray.from_arrays(to_arrow(reasons, reasons >= 0), names),
-            to_arrow(margin),
-        )
+        why = pa.DictionaryArray.from_arrays(to_arrow(reasons, reasons >= 0), names)
+        columns = {self.column: chars} if self.column else {}
+        if self.tag:
+            return Verdict({**columns, self.name: why}, None, to_arrow(margin))
+        return Verdict(columns, why, to_arrow(margin))

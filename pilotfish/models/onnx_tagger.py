@@ -159,7 +159,7 @@ def windows(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Where windows of at most ``size`` characters begin and end, at blanks where there are any.
 
     >>> [("ab cd ef gh"[a:b]) for a, b in windows("ab cd ef gh", 6, 2)]
-    ['ab cd ', 'd ef g', ' gh']
+    ['ab cd ', 'cd ef ', 'ef gh']
     """
     start = 0
     while True:

@@ -56,7 +56,7 @@ def on_ray(steps: str, corpus: Path, output: Path, shard_bytes: int) -> dict[str
     return found
 
 
-STEPPED = [Length(min_chars=30, tag=True), Quality(), Unique(), Length(min_chars=40), Upper()]
+STEPPED = [Length(min_chars=30, column="chars"), Quality(), Unique(), Length(min_chars=40), Upper()]
 
 
 def by_hand(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:

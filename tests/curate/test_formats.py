@@ -59,7 +59,7 @@ def test_from_every_format_to_every_other(
     else:
         path.write_text("\n".join(texts))
     out = tmp_path / "out"
-    pipeline = Pipeline([Length(min_chars=6, tag=True)])
+    pipeline = Pipeline([Length(min_chars=6, column="chars")])
     pipeline.run(path, out, format=format, compression=packing)
     found = read_table(out)
     assert [row["text"] for row in found] == texts[:2]
@@ -112,7 +112,7 @@ def test_parquet_keeps_columns_types_and_names_of_ours(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    pipeline = Pipeline([Length(min_chars=2, tag=True), Upper()], text="body")
+    pipeline = Pipeline([Length(min_chars=2, column="chars"), Upper()], text="body")
     pipeline.run(tmp_path / "a.parquet", tmp_path / "out")
     found = pq.read_table(tmp_path / "out/part-00000.parquet")
     assert found.schema.names == ["body", "row", "when", "deep", "kind", "chars"]
@@ -206,3 +206,15 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
     assert len(result["shards"]) > 4
     left = [row["id"] for row in wanted if len(row["text"]) >= 30]
     assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left
+
+
+def test_length_tags_like_other_steps() -> None:
+    texts = pa.RecordBatch.from_pydict({"text": ["ab", "abcd", "abcdefgh"]})
+    tagged = Length(3, 6, tag=True, column="n").apply(texts)
+    dropped = Length(3, 6).apply(texts)
+    reasons = ["length.too_short", None, "length.too_long"]
+    assert tagged.reasons is None
+    assert tagged.columns["length"].to_pylist() == reasons
+    assert tagged.columns["n"].to_pylist() == [2, 4, 8]
+    assert dropped.reasons.to_pylist() == reasons
+    assert not dropped.columns

@@ -28,7 +28,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CurateResult:
     for row in rows[::50]:
         row["text"] = f"{EVIL} {row['text']}"
     (folder / "a.jsonl").write_bytes(as_lines(rows) + b"no json\n")
-    pipeline = Pipeline([Length(min_chars=60, tag=True), Quality(), Unique()])
+    pipeline = Pipeline([Length(min_chars=60, column="chars"), Quality(), Unique()])
     return pipeline.run(folder / "a.jsonl", folder / "out")
 
 
@@ -47,7 +47,7 @@ def test_it_says_what_happened(result: CurateResult) -> None:
     assert "not-json 1" in said
     for tag, count in result.steps[1].tags["grade"].items():
         assert f"{tag} {count:,}" in said
-    assert "length: min_chars = 60, tag = True" in said
+    assert "length: column = chars, min_chars = 60, tag = False" in said
 
 
 def test_the_funnel_adds_up(result: CurateResult) -> None:

@@ -27,7 +27,7 @@ def by_sorting(
         if share >= min_p * shares[0]:
             kept.append(token)
     warm = np.exp((logits[kept].astype(float) - logits[kept[0]]) / temperature)
-    return dict(zip(kept, warm / warm.sum(), strict=True))
+    return {t: share for t, share in zip(kept, warm / warm.sum(), strict=True) if share > 0}
 
 
 @given(
