@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ def test_worker_processes_keep_the_same_rows(
     assert same(spread) == same(alone)
 
 
+@pytest.mark.skipif(
+    os.environ.get("PILOTFISH_TEST_RAY") != "every",
+    reason="takes five minutes, for a pass over the data and its start on Ray for each fit; "
+    "PILOTFISH_TEST_RAY=every runs it",
+)
 def test_ray_keeps_the_same_rows(corpus: Path, alone: CurateResult, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "pilotfish[scale]"')
     found = on_ray("tests.curate.test_every_step:every_step", corpus, tmp_path / "out", SHARD)
