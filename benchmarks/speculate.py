@@ -217,6 +217,11 @@ def main() -> None:
         "tokens": options.tokens,
         "settings": {},
     }
+    if options.device.startswith("cuda"):
+        import torch
+
+        stored["hardware"]["gpu"] = torch.cuda.get_device_name()
+    options.out.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         torch_model = options.model
         if options.random:
@@ -233,12 +238,7 @@ def main() -> None:
             stored["settings"][name] = setting(name, load, draft, options)
             if draft is not None:
                 draft.close()
-    if options.device.startswith("cuda"):
-        import torch
-
-        stored["hardware"]["gpu"] = torch.cuda.get_device_name()
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(stored, indent=2) + "\n")
+            options.out.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 if __name__ == "__main__":
