@@ -140,11 +140,16 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
                 hatch="////",
                 edgecolor="none",
             )
-            axes.legend(frameon=False, loc="best")
+            axes.legend(  # above them: bars may fill the axes
+                frameon=False, ncols=2, borderaxespad=0, loc="lower right", bbox_to_anchor=(1, 1)
+            )
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, at: f"{value:g}")
             axes.xaxis.set_minor_formatter(lambda value, at: "")
+        else:
+            axes.ticklabel_format(axis="x", useOffset=False)
+            axes.locator_params(axis="x", nbins=5)
         axes.set_xlim(marks[0], marks[-1])
         axes.set_ylabel("rows")
         axes.locator_params(axis="y", nbins=5)
@@ -168,10 +173,10 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
         max(scores.low, _quantile(scores, 0.001)),
         min(scores.high, _quantile(scores, 0.999)),
     )
-    if low >= high:
-        return [low - 0.5, low + 0.5], False
     typical = _quantile(scores, 0.05)
     share = scores.low >= 0 and scores.high <= 1  # read as one, whatever its spread
+    if low >= high:  # nearly all rows are alike: where they lie is what there is to see
+        low, high = (0.0, 1.0) if share else (scores.low, scores.high)
     logarithmic = not share and typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
         low = max(low if low > 0 else typical, high * 1e-30)  # more decades than that show nothing

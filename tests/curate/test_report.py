@@ -157,3 +157,14 @@ def test_chromium_shows_it_at_every_width_in_light_and_dark(
             assert seen == {"over": 0, "plots": 1, "small": 0, "cut": 0}, width
         assert tab.complaints == []
     assert len(papers) == 2
+
+
+@pytest.mark.parametrize(
+    ("common", "rare", "wanted"), [(1.0, 0.9999, (0.0, 1.0)), (7.0, 90.0, (7.0, 90.0))]
+)
+def test_scores_that_are_nearly_all_alike_lie_on_an_axis_of_their_own(
+    common: float, rare: float, wanted: tuple[float, float]
+) -> None:
+    values = np.array([common] * 5000 + [rare])
+    marks, _ = _grid(Scores(kept=bins(values), dropped={}, low=values.min(), high=values.max()))
+    assert (marks[0], marks[-1]) == pytest.approx(wanted)
