@@ -20,8 +20,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -33,6 +31,7 @@ from typing import Any
 
 import corpus
 import pyarrow.parquet as pq
+from circumstances import load_now, machine
 
 RESULT = Path(__file__).parent / "results" / "curate.json"
 PARTS = {
@@ -47,17 +46,6 @@ ALL = ("filters at scale", "minhash at scale", "filters", "minhash", "dsir")
 """What ``all`` runs; the others need more installed."""
 TENTH = 100
 """Megabytes of text in the small corpus, at least."""
-
-
-def processor() -> str:
-    """What the machine calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "unknown"
-    )
 
 
 def first(files: list[Path], megabytes: float) -> list[Path]:
@@ -107,12 +95,12 @@ def measured(part: str, options: argparse.Namespace, files: list[Path]) -> dict[
     """A part's result, and how long it took."""
     module, _, name = PARTS[part].partition(":")
     measure = getattr(importlib.import_module(module), name)
-    began, busy = time.monotonic(), os.getloadavg()[0]
+    began, before = time.monotonic(), load_now()
     result = measure(options, files)
     print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     return {
         "minutes": round((time.monotonic() - began) / 60, 1),
-        "load before and after": [round(busy, 1), round(os.getloadavg()[0], 1)],
+        "load before and after": [before, load_now()],
         **result,
     }
 
@@ -150,8 +138,7 @@ def main() -> None:
                 results[running[future]] = future.result()
     run = {
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread a process, "
-        f"{options.at_once} processes at once",
+        "hardware": f"{machine()}, one thread a process, {options.at_once} processes at once",
         "minutes": round((time.monotonic() - began) / 60, 1),
         "note": options.note,
         "code": state,

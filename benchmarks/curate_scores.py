@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curate import processor
+from circumstances import load_now, one_thread
 from languages import batch, messages
 from sklearn.metrics import roc_auc_score
 
@@ -100,18 +98,13 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else the machine was doing")
     options = parser.parse_args()
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    busy = os.getloadavg()[0]
+    before = load_now()
     stored.pop("languages", None)  # benchmarks/languages.py has them now
     with tempfile.TemporaryDirectory() as folder:
         stored["perplexity"] = perplexity(Path(folder))
     if options.toxicity:
         stored["toxicity"] = toxicity(options.toxicity)
-    stored["run"] = {
-        "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, one thread used",
-        "load before and after": [round(busy, 1), round(os.getloadavg()[0], 1)],
-        "note": options.note,
-    }
+    stored["run"] = one_thread(before, options.note)
     RESULT.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -18,13 +18,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
+from circumstances import with_torch
 
 from pilotfish.config import Config
 from pilotfish.distill.acceptance import rate_by_position, tokens_a_read
@@ -34,7 +33,6 @@ from pilotfish.distill.draft_judge import POSITIONS
 from pilotfish.distill.language_model import Tuning
 from pilotfish.infer.speculate.cost import measure
 from pilotfish.infer.speculate.lookup import LookupDraft
-from pilotfish.loop.account import hardware
 from pilotfish.models.datasets import load_dataset
 from pilotfish.models.load import load_model
 from pilotfish.progress import Progress, Stage
@@ -160,11 +158,7 @@ def main() -> None:
             }
         )
     result = {
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
-        "load_average": os.getloadavg(),
-        "note": options.note,
-        "torch": torch.__version__,
+        **with_torch(options.note),
         "threads": options.threads,
         "target": TARGET,
         "settings": msgspec.to_builtins(settings),

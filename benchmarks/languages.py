@@ -30,21 +30,19 @@ import argparse
 import gettext
 import hashlib
 import json
-import os
 import random
 import re
 import runpy
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from curate import processor
+from circumstances import load_now, one_thread
 
 from pilotfish.curate.byte_bayes import load
 from pilotfish.curate.language import Language
@@ -236,17 +234,12 @@ def main() -> None:
         named["django"] = django_set(options.django)
     if options.spacy:
         named["spacy"] = spacy_set(options.spacy)
-    busy = os.getloadavg()[0]
+    before = load_now()
     stored = {
         "the 37": sorted(chosen),
         "sets": measure(named, chosen),
         "texts per CPU-second": speeds(messages()[0]),
-        "run": {
-            "date": date.today().isoformat(),
-            "hardware": f"{processor()}, {os.cpu_count()} cores, one thread used",
-            "load before and after": [round(busy, 1), round(os.getloadavg()[0], 1)],
-            "note": options.note,
-        },
+        "run": one_thread(before, options.note),
     }
     RESULT.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import Counter, defaultdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from curate import processor
+from circumstances import load_now, one_thread
 from scipy.stats import binomtest
 
 from pilotfish.curate.personal_data import PersonalData
@@ -94,17 +92,12 @@ def main() -> None:
         {ROW: pa.array([0], pa.uint64()), TEXT: ["Anna, 12 High St"]}
     )
     PersonalData(model="rampart").apply(batch)  # the model is loaded
-    busy = os.getloadavg()[0]
+    before = load_now()
     stored = {
         "texts": options.texts,
         "seed": options.seed,
         "with": {name: measure(options.texts, options.seed, s) for name, s in SETTINGS.items()},
-        "run": {
-            "date": date.today().isoformat(),
-            "hardware": f"{processor()}, {os.cpu_count()} cores, one thread used",
-            "load before and after": [round(busy, 1), round(os.getloadavg()[0], 1)],
-            "note": options.note,
-        },
+        "run": one_thread(before, options.note),
     }
     RESULT.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(stored, indent=1, ensure_ascii=False))

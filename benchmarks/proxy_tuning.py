@@ -21,16 +21,14 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from circumstances import with_torch
 
 from pilotfish.config import Config
 from pilotfish.distill.language_model import TokenSequence, Tuning, finetune_language_model
-from pilotfish.loop.account import hardware
 from pilotfish.models.datasets import load_dataset
 from pilotfish.models.load import load_model
 from pilotfish.models.sampling import log_softmax
@@ -220,11 +218,7 @@ def main() -> None:
         rows.append(measured(large, tiny, expert, name, options, seed))
         print(json.dumps(rows[-1]), flush=True)
         result = {
-            "date": date.today().isoformat(),
-            "hardware": hardware(),
-            "load_average": os.getloadavg(),
-            "note": options.note,
-            "torch": torch.__version__,
+            **with_torch(options.note),
             "large": options.large,
             "large_layers_tuned": options.layers,
             "weights": weights,

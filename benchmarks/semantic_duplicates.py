@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import random
 import re
 import zlib
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curate import processor
+from circumstances import machine
 
 from pilotfish.models.load import load_encoder
 
@@ -111,7 +110,7 @@ def main() -> None:
         }
     stored["run"] = {
         "date": date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "hardware": machine(),
     }
     RESULT.write_text(json.dumps(stored, indent=1) + "\n")
 

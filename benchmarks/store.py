@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
 import resource
@@ -26,6 +25,9 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+from circumstances import load_now
+
+from pilotfish.loop.account import hardware
 from pilotfish.records import Completion, Request, Usage
 from pilotfish.store.store import Store, open_store
 
@@ -114,17 +116,12 @@ def single_puts(url: str, durable: str) -> float:
         )
 
 
-def hardware() -> dict[str, str | int | None]:
-    cpu = Path("/proc/cpuinfo")
-    names = (
-        [x for x in cpu.read_text().splitlines() if x.startswith("model name")]
-        if cpu.exists()
-        else []
-    )
+def facts() -> dict[str, str | int | float]:
+    found = hardware()
     return {
-        "cpu": names[0].partition(": ")[2] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_at_start": round(os.getloadavg()[0], 1),
+        "cpu": found["cpu"],
+        "cores": found["cores"],
+        "load_at_start": load_now(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
     }
@@ -138,7 +135,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    result: dict[str, object] = {"date": date.today().isoformat(), "hardware": hardware()}
+    result: dict[str, object] = {"date": date.today().isoformat(), "hardware": facts()}
     with tempfile.TemporaryDirectory(dir=".") as folder:
         url = options.url or f"sqlite:///{folder}/store.db"
         with open_store(url) as store:
