@@ -13,7 +13,7 @@ import numpy as np
 
 from pilotfish.curate.files import InputFile
 
-LAYOUT = 2  # of the work folder and the numbering of rows; a new one resumes nothing
+LAYOUT = 3  # of the work folder and the numbering of rows; a new one resumes nothing
 
 
 def describe(value: Any) -> Any:

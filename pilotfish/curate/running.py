@@ -108,7 +108,11 @@ class Run:
         with finishing.claimed(where):
             self._check_work(where, folder, mark)
             tallies, sums, resumed = self._passes(where, pieces, folder, options)
-            result = self._result(sums, folder.url, 1.0)
+            try:
+                result = self._result(sums, folder.url, 1.0)
+            except InputError:  # nothing to go on with: another run may take the folder
+                shutil.rmtree(where, ignore_errors=True)
+                raise
             result.resumed = resumed
             result.notes = self._notes
             result.fingerprint = mark
@@ -197,10 +201,7 @@ class Run:
             left = [piece for piece in pieces if piece.number not in done]
             resumed += len(done)
             if left:
-                ready = [
-                    self._fitted(work, number - 1, step, label, self._share(found))
-                    for step, label in zip(steps, labels, strict=True)
-                ]
+                ready = (self._fitted(work, number - 1, s, self._share(found)) for s in steps)
                 job = replace(job, steps=tuple(ready))
                 before = found[-1] if found else {}
                 with Meter(self._progress, job, len(cuts), pieces, done, before) as meter:
@@ -210,8 +211,11 @@ class Run:
             found.append({piece.number: done[piece.number] for piece in pieces})
             sums.append(total(tally for tally in map(read_mark, marks) if tally is not None))
             if number and pieces:  # the first step was fitted at the end of the pass before
-                took = float(_fit_seconds(work / f"pass-{number - 1}").read_text())
-                sums[-1].steps[0].fit_seconds = sums[-2].map_seconds + took
+                data = _fit_mark(work / f"pass-{number - 1}").read_bytes()
+                fit = msgspec.json.decode(data, type=_Fit)
+                sums[-1].steps[0].fit_seconds = sums[-2].map_seconds + fit.seconds
+                if fit.note:
+                    self._notes.append(f"{labels[0]}: {fit.note}")
         return found, sums, resumed
 
     def _share(self, found: list[dict[int, PieceTally]]) -> float:
@@ -220,9 +224,7 @@ class Run:
         seen = sum(tally.bytes_read for tally in found[0].values()) if found else size
         return min(1.0, max(seen, 1) / max(size, 1))
 
-    def _fitted(
-        self, work: Path, number: int, step: Step | FittedStep, label: str, share: float
-    ) -> Step:
+    def _fitted(self, work: Path, number: int, step: Step | FittedStep, share: float) -> Step:
         """A plain step as it is; a fitted one by the states of the pass before."""
         if not isinstance(step, FittedStep):
             return step
@@ -236,9 +238,9 @@ class Run:
                 ready = step.reduce(_States(before), folder)
             else:
                 ready, note = step.rehearse(_States(before), folder, share, self._ask)
-        if note := note or getattr(ready, "note", ""):
-            self._notes.append(f"{label}: {note}")
-        _fit_seconds(before).write_text(str(time.process_time() - started))
+        fit = _Fit(time.process_time() - started, note or getattr(ready, "note", ""))
+        with writing(str(_fit_mark(before))):
+            _fit_mark(before).write_bytes(msgspec.json.encode(fit))
         return ready
 
     def _result(self, sums: list[PieceTally], output: str, sample: float) -> CurateResult:
@@ -288,9 +290,15 @@ def _cuts(
     return [*cuts, (current, None)]
 
 
-def _fit_seconds(folder: Path) -> Path:
-    """Where the processor time of a fit stands, for a run that is resumed after it."""
-    return folder / "fit-seconds"
+class _Fit(msgspec.Struct):
+    """What a fit took, and what the user should know of it; on disk, for a run resumed after it."""
+
+    seconds: float
+    note: str
+
+
+def _fit_mark(folder: Path) -> Path:
+    return folder / "fit.json"
 
 
 def _slim(tally: PieceTally) -> PieceTally:

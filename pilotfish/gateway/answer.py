@@ -100,14 +100,14 @@ class Turn:
                 await gateway.access.charge(self.caller)
                 await work(self, body)
         except PilotfishError as error:
-            await self._refuse(refusal_of(error))
+            refusal = refusal_of(error)
+            await self._refuse(refusal, closes=refusal.status == 408)
         except asyncio.CancelledError:
             await self._cancelled()
         except BaseException:
             # A fault of ours: the client gets an error object, the log gets the traceback.
-            await self._refuse(
-                Refusal(500, "internal_error", "The gateway failed; its log says why.")
-            )
+            fault = Refusal(500, "internal_error", "The gateway failed; its log says why.")
+            await self._refuse(fault, closes=True)
             raise
         finally:
             timer.cancel()
@@ -274,7 +274,8 @@ class Turn:
             )
             await self._refuse(refusal)
 
-    async def _refuse(self, refusal: Refusal) -> None:
+    async def _refuse(self, refusal: Refusal, closes: bool = False) -> None:
+        """Answer with an error, and say so if the server closes the connection after it."""
         try:
             await self._record(refusal.status, refusal.code)
         except PilotfishError as error:
@@ -290,7 +291,7 @@ class Turn:
         head = answer_headers(self, refusal)
         head.append((b"content-type", JSON))
         head.append((b"content-length", b"%d" % len(body)))
-        if refusal.status == 408:
+        if closes:
             head.append((b"connection", b"close"))
         await self._begin(refusal.status, head)
         await self._end(body)

@@ -6,6 +6,7 @@ that loses its parent ends by itself, so a killed run leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -52,7 +53,8 @@ def run_processes(
     seen = [0, 0]
 
     def look() -> None:
-        now = [progress[BYTES], progress[ROWS]]
+        with _uninterrupted():
+            now = progress[:STOP]
         beat(now[0] - seen[0], now[1] - seen[1])
         seen[:] = now
 
@@ -61,11 +63,14 @@ def run_processes(
     under_way: set[Future[tuple[int, PieceTally]]] = set()
     try:
         while True:
-            while len(under_way) < AHEAD * workers and (piece := next(waiting, None)) is not None:
-                under_way.add(pool.submit(_work, piece))
-            if not under_way:
-                break
-            ended, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)
+            with _uninterrupted():
+                while (
+                    len(under_way) < AHEAD * workers and (piece := next(waiting, None)) is not None
+                ):
+                    under_way.add(pool.submit(_work, piece))
+                if not under_way:
+                    break
+                ended, under_way = wait(under_way, LOOK_SECONDS, FIRST_COMPLETED)
             look()
             for future in ended:
                 yield future.result()
@@ -76,14 +81,35 @@ def run_processes(
             remedy="Use fewer --workers, and run the same command again: what is finished is kept.",
         ) from error
     finally:
-        progress[STOP] = 1  # those who are still at work end with the batch they are at
+        with _uninterrupted():
+            progress[STOP] = 1  # those who are still at work end with the batch they are at
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, and from processes that start in it for good.
+
+    A terminal sends it to all processes; the parent decides, and one that is still importing would die
+    with a traceback. Nor are the locks shared with them, and the pool's own, made to be left half way.
+    """
+    held: list[Any] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *got: held.append(got)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes take this over
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _begin(job: Job, progress: Any) -> None:
     global _job, _progress
     _job, _progress = job, progress
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     import pyarrow as pa
 
     pa.set_cpu_count(1)  # the processes are the parallelism
