@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 MAX_CHARS = 20_000
+SHORT, LONG = 3, 9  # letters of a word, at most and at least
 
 _CLASSES = (
     "0123456789",
@@ -79,7 +80,7 @@ def _one(text: str) -> list[float]:
     n = len(raw)
     kinds = raw.translate(_KIND)
     found = [word for word in kinds.split(_KINDS[_SPACE - 1]) if word]
-    lengths, words = [len(word) for word in found], len(found)
+    lengths, words = list(map(len, found)), len(found)
     lines = [len(line) for line in raw.split(b"\n") if line] or [0]
     mean = sum(lines) / len(lines)
     spread = math.sqrt(sum((line - mean) ** 2 for line in lines) / len(lines))
@@ -87,10 +88,10 @@ def _one(text: str) -> list[float]:
         *(n, words, len(lines), mean, max(lines), min(lines), spread, lines[0], lines[-1]),
         sum(lengths) / max(words, 1),
         max(lengths, default=0),
-        sum(length <= 3 for length in lengths) / max(words, 1),
-        sum(length >= 9 for length in lengths) / max(words, 1),
+        sum(map(SHORT.__ge__, lengths)) / max(words, 1),
+        sum(map(LONG.__le__, lengths)) / max(words, 1),
         *(kinds.count(kind) / (n + 1) for kind in _KINDS),
-        sum(_KINDS[0] in word for word in found) / (words + 1),
-        sum(word.startswith(_KINDS[1]) for word in found) / (words + 1),
+        sum([_KINDS[0] in word for word in found]) / (words + 1),
+        sum([word.startswith(_KINDS[1]) for word in found]) / (words + 1),
         float("?" in text),
     ]
