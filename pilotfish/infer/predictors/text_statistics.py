@@ -91,7 +91,7 @@ def _one(text: str) -> list[float]:
         sum(map(SHORT.__ge__, lengths)) / max(words, 1),
         sum(map(LONG.__le__, lengths)) / max(words, 1),
         *(kinds.count(kind) / (n + 1) for kind in _KINDS),
-        sum([_KINDS[0] in word for word in found]) / (words + 1),
-        sum([word.startswith(_KINDS[1]) for word in found]) / (words + 1),
+        sum(_KINDS[0] in word for word in found) / (words + 1),
+        sum(word.startswith(_KINDS[1]) for word in found) / (words + 1),
         float("?" in text),
     ]
