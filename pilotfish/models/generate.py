@@ -100,8 +100,7 @@ def write(
     try:
         row, prompt = source.begin(request, check)
         room = source.room
-        limit = params.get("max_completion_tokens", params.get("max_tokens"))
-        wanted = int(number({"max_tokens": limit}, "max_tokens", room, 1, 1e9))
+        wanted = limit_of(params, room)
         while source.written(len(tokens)) < wanted:
             token = sampler.choose(grammar.mask(row) if grammar else row, source.proposal)
             if model.ends(token):
@@ -135,6 +134,18 @@ def write(
         finish_reason=reason,
         logprobs=tuple(logprobs) if params.get("logprobs") else None,
     )
+
+
+def limit_of(params: Mapping[str, Any], default: int) -> int:
+    """Tokens that an answer may have: ``max_completion_tokens``, else ``max_tokens``, else the default.
+
+    Raises:
+        RequestRefused: It is no number of at least 1.
+    """
+    named = "max_completion_tokens"
+    if params.get(named) is None:  # absent, or null
+        named = "max_tokens"
+    return int(number(params, named, default, 1, 1e9))
 
 
 def logprob_of(model: TokenModel, logits: Floats, token: int, top: int) -> Mapping[str, Any]:

@@ -15,7 +15,13 @@ import numpy as np
 
 from pilotfish.config import Price
 from pilotfish.models.batching import feed_all
-from pilotfish.models.generate import grammar_of, logprob_of, refuse_unknown, stops_of
+from pilotfish.models.generate import (
+    grammar_of,
+    limit_of,
+    logprob_of,
+    refuse_unknown,
+    stops_of,
+)
 from pilotfish.models.held import Held
 from pilotfish.models.protocols import Floats, Grammar, Session, TokenModel
 from pilotfish.models.sampling import Sampler, StopScanner, number
@@ -112,9 +118,7 @@ class Branches:
         ):  # forks share the cells, and their answers share the room
             chunk = self._most * self._chunk
             room = (room - chunk) // self._beams if self._chunk else room // self._most
-        limit = self._params.get("max_completion_tokens", self._params.get("max_tokens"))
-        wanted = int(number({"max_tokens": limit}, "max_tokens", max(room, 1), 1, 1e9))
-        self._limit = max(1, min(wanted, room))
+        self._limit = max(1, min(limit_of(self._params, max(room, 1)), room))
         return [empty] * self._most
 
     def grow(self, branches: Sequence[Branch], check: Check) -> list[Branch]:

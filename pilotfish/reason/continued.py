@@ -18,7 +18,7 @@ import numpy as np
 from pilotfish.errors import RequestRefused
 from pilotfish.models.generate import stops_of
 from pilotfish.models.protocols import Model
-from pilotfish.models.sampling import number
+from pilotfish.models.sampling import StopScanner, number
 from pilotfish.reason.pair import Text
 from pilotfish.records import Completion, Json, Request, Usage
 
@@ -42,18 +42,18 @@ class Answer:
     """One answer in the making.
 
     Attributes:
-        text: So far.
+        text: What of it may be shown; what may begin a stop string is held back.
+        written: All of it.
         reason: Why it ended; "" while it goes on.
         tokens: That were written.
         last: What the model answered last, None before it was asked.
-        cut: Whether a stop string ended it.
     """
 
     text: str = ""
+    written: str = ""
     reason: str = ""
     tokens: int = 0
     last: Completion | None = None
-    cut: bool = False
 
     @property
     def done(self) -> bool:
@@ -139,7 +139,7 @@ class Continued:
     def scored(self, answer: Answer) -> Text:
         """What the pair is shown of it."""
         # Where stop strings were sent, nobody says whether one of them ended the answer.
-        return Text(answer.text, answer.reason == "stop" and not self._stops)
+        return Text(answer.written, answer.reason == "stop" and not self._stops)
 
     def _asked(self, answer: Answer, place: int) -> Request:
         params, messages = dict(self._params), list(self._request.messages)
@@ -152,26 +152,26 @@ class Continued:
             # The first answer has the request's own seed. 31 bits: endpoints read it as an int32.
             drawn = np.random.SeedSequence([seed, self._round, place]).generate_state(1)[0]
             params["seed"] = int(drawn) >> 1
-        if answer.text:
+        if answer.written:
             added, marks = self._form
             params |= added
-            messages.append({"role": "assistant", "content": answer.text, **marks})
+            messages.append({"role": "assistant", "content": answer.written, **marks})
         return dataclasses.replace(self._request, messages=tuple(messages), params=params)
 
     def _more(self, answer: Answer, completion: Completion) -> Answer:
         new = completion.text
-        if self._form[1] and answer.text and new.startswith(answer.text):
-            new = new[len(answer.text) :]  # Mistral repeats the prefix
-        text = answer.text + new
+        if self._form[1] and answer.written and new.startswith(answer.written):
+            new = new[len(answer.written) :]  # Mistral repeats the prefix
         tokens = answer.tokens + (completion.usage.completion_tokens or self._chunk)
         reason = completion.finish_reason
         if self._chunk and reason == "length" and new and not 0 < self._limit <= tokens:
             reason = ""
         # A stop string may have come in two pieces, of which the endpoint saw one at a time.
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
-            return Answer(text[: min(found)], "stop", tokens, completion, cut=True)
-        return Answer(text, reason, tokens, completion)
+        scanner, written = StopScanner(self._stops), answer.written + new
+        text = scanner.feed(written.encode("utf-8", "replace"), last=bool(reason))
+        if scanner.stopped:
+            return Answer(text, text, "stop", tokens, completion)
+        return Answer(text, written, reason, tokens, completion)
 
     def completion(self, answer: Answer) -> Completion:
         """The answer as its model would have given it, with the usage and cost of all."""

@@ -136,6 +136,12 @@ def test_stop_strings_end_the_answer_and_do_not_show(model: LlamaModel) -> None:
     assert cut.finish_reason == "stop"
 
 
+def test_a_limit_of_null_is_no_limit_and_hides_none(model: LlamaModel) -> None:
+    both = ask(model, "Hi", max_tokens=2, max_completion_tokens=None)
+    assert both.usage.completion_tokens == 2
+    assert ask(model, "Hi", max_tokens=9, max_completion_tokens=3).usage.completion_tokens == 3
+
+
 @given(
     st.text("ab€", max_size=30),
     st.lists(st.text("ab€", min_size=1, max_size=3), max_size=2),

@@ -224,6 +224,8 @@ def test_stops_grammars_and_log_probabilities_hold(pair: tuple[TableModel, Table
         assert found.finish_reason == "stop"
         said = "".join(entry["token"] for entry in found.logprobs or ())
         assert said == found.text
+        short = ask(model, seed=seed, max_completion_tokens=None, max_tokens=1)
+        assert short.extra["answer_usage"][1] <= 1
     with pytest.raises(RequestRefused, match="cannot do what tools"):
         ask(model, tools=[{}])
     with pytest.raises(RequestRefused, match="seed=-1"):
@@ -330,6 +332,12 @@ def test_a_stop_string_in_two_pieces_ends_an_endpoints_answer(
     model = search(remote, pair, beams=1, samples=2, chunk=3, continuation="prefill")
     found = ask(model, stop="ba", max_tokens=20)
     assert (found.text, found.finish_reason) == ("ab", "stop")
+
+    async def pieces() -> list[str]:
+        request = Request.of("ab", stop="ba", max_tokens=20)
+        return [chunk.text async for chunk in model.stream(request)]
+
+    assert "".join(asyncio.run(pieces())) == "ab"  # and what begins it was not shown
 
 
 def test_what_a_search_over_answers_cannot_do_is_refused(
