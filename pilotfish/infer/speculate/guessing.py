@@ -32,6 +32,7 @@ class Guessing(HeldSource):
         super().__init__(held)
         self._whole = whole
         self._limit = 0
+        self._branches = whole.branches if isinstance(held.session, TreeSession) else 1
         self._written = 0
         self._certain = 0  # tokens of the session before the step
         self._nodes: list[Node] = []  # what was drafted for the step
@@ -136,7 +137,7 @@ class Guessing(HeldSource):
         most = min(length.longest, self._held.session.room - 1, left - 1)
         if most <= 0:
             return [], []
-        branches = whole.branches if isinstance(self._held.session, TreeSession) else 1
+        branches = self._branches
         if not draft.cost(1):
             nodes = draft.propose(most, branches, lambda nodes: True, check)
             return nodes, length.best(nodes, most) if length.may() else []

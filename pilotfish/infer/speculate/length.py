@@ -6,7 +6,8 @@ for the time of reading ``1 + n`` tokens at once. Taking them by falling chance 
 each size (Chen et al. 2024, Sequoia; Li et al. 2024, EAGLE-2); the size follows from the measured costs.
 
 Three things keep it from being slower than no speculation. Acceptance is tracked live, for each kind of
-guess, and of guesses that cost nothing also where they were not used. Costs are corrected by what the
+guess, and of guesses that cost nothing also where they were not used; what is known from few outcomes
+is taken for somewhat less. Costs are corrected by what the
 readings really take; a size that costs alone forbid is tried now and then, in case it was measured at a
 bad moment. And what speculation won and lost is counted: while it lost more than a small share of all
 time, nothing is guessed.
@@ -23,6 +24,7 @@ LONGEST = 16
 FORGET = 0.97  # weight of what was known, with each new outcome
 PRIOR = 2.0  # outcomes that the guess before any outcome is worth
 CARRIED = 6.0  # outcomes that all earlier answers are worth when one begins: some copy, some do not
+CAUTION = 0.5  # standard errors of an acceptance by which a guess is taken for less likely
 MARGIN = 1.1  # expected speed-up below which nothing is drafted: estimates have errors
 TREE_MARGIN = 1.02  # expected speed-up over the best chain below which no tree is read
 CREDIT = 16.0  # tokens' time that speculation may lose before it won anything
@@ -47,6 +49,7 @@ class Acceptance:
 
     Args:
         guess: What it is taken for before anything was seen.
+        weight: Outcomes that this is worth.
 
     >>> a = Acceptance()
     >>> for _ in range(200): a.tell(True)
@@ -54,13 +57,19 @@ class Acceptance:
     True
     """
 
-    def __init__(self, guess: float = 0.5) -> None:
-        self._accepted, self._tried = PRIOR * guess, PRIOR
+    def __init__(self, guess: float = 0.5, weight: float = PRIOR) -> None:
+        self._accepted, self._tried = weight * guess, weight
 
     @property
     def rate(self) -> float:
         """In (0, 1)."""
         return self._accepted / self._tried
+
+    @property
+    def cautious(self) -> float:
+        """The rate less :data:`CAUTION` standard errors, in [0, 1)."""
+        rate = self.rate
+        return max(0.0, rate - CAUTION * math.sqrt(rate * (1 - rate) / (self._tried + 1)))
 
     def fade(self) -> None:
         """Another answer begins."""
@@ -132,13 +141,14 @@ class Length:
             known = self.rates[kind, rank] = Acceptance(guess)
         return known
 
-    def chances(self, nodes: Sequence[Node]) -> list[float]:
+    def chances(self, nodes: Sequence[Node], *, cautious: bool = False) -> list[float]:
         """The probability of each guess to be right together with those before it."""
         found: list[float] = []
         left: dict[int, float] = {}  # what the older children of a node leave
         for node in nodes:
             before = left.get(node.parent, found[node.parent] if node.parent >= 0 else 1.0)
-            found.append(before * self.rate(node.kind, node.rank))
+            known = self._acceptance(node.kind, node.rank)
+            found.append(before * (known.cautious if cautious else known.rate))
             left[node.parent] = before - found[-1]
         return found
 
@@ -153,7 +163,7 @@ class Length:
         most = min(most, self.longest)
         if not nodes or most <= 0:
             return []
-        chances = self.chances(nodes)
+        chances = self.chances(nodes, cautious=not sunk)
         trunk = [i for i, node in enumerate(nodes) if not node.rank and node.parent == i - 1]
         needed = (1.0 if sunk else MARGIN) / self._costs[1]
         chain, speed = self._fastest([chances[i] for i in trunk[:most]], needed)
@@ -245,21 +255,26 @@ class Length:
             self._acceptance(ANY, 0).tell(accepted)
 
     def timed(self, k: int, seconds: float) -> None:
-        """What reading ``k`` tokens at once really took; the first timings of a size count most."""
+        """What reading ``k`` tokens at once really took.
+
+        The very first timing says how fast the machine is now; after that the first timings of a size
+        count for that size alone, as the curve may be of another hour, and later ones mostly for all.
+        """
         if k >= len(self._costs):
             return
         ratio = min(max(seconds / self.cost(k), 0.5), 2.0)
-        follow = max(FOLLOW, 1 / (1 + sum(self._timings)))
+        first = not any(self._timings)
         self._timings[k] += 1
-        self._scale *= ratio**follow
-        if k == 1:
-            self._costs[1] *= ratio**RESHAPE
+        if first:
+            self._scale *= ratio
             return
-        weight = max(RESHAPE, 1 / (1 + self._timings[k]))
-        for size in range(2, len(self._costs)):
-            near = 1 - abs(math.log2(size / k))  # sizes up to half and twice as large learn, too
-            if near > 0:
-                self._costs[size] *= ratio ** (weight * near)
+        own = max(RESHAPE, 1 / self._timings[k])
+        self._scale *= ratio ** (FOLLOW * (1 - own))
+        self._costs[k] *= ratio**own
+        for size in range(k // 2 + 1, min(2 * k, len(self._costs))):  # these learn, too
+            if size != k:
+                near = 1 - abs(math.log2(size / k))
+                self._costs[size] *= ratio ** (near * max(RESHAPE, 1 / (2 + self._timings[size])))
 
     def account(self, tokens: int, seconds: float, *, drafted: bool) -> None:
         """What a step gave and took, its drafting included."""

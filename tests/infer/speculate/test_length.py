@@ -76,7 +76,7 @@ def test_the_chosen_tree_is_the_best_of_all(grown: list[tuple[int, float]], flat
         parent = min(parent, i - 1)
         rank = sum(node.parent == parent for node in nodes)
         nodes.append(Node(i, parent, kind=i, rank=rank))
-        length.rates[i, rank] = Acceptance(rate)
+        length.rates[i, rank] = Acceptance(rate, weight=1e9)
     chances = length.chances(nodes)
 
     def speed(chosen: Sequence[int]) -> float:
