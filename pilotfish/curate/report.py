@@ -120,9 +120,9 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
     """How a score lies among kept and dropped rows; None when it is the same for all, or missing."""
     from pilotfish.svg import BAD, GOOD, plot
 
-    if scores.low >= scores.high:
+    if scores.low is None or scores.high is None or scores.low >= scores.high:
         return None
-    marks, logarithmic = _grid(scores)
+    marks, logarithmic = _grid(scores, scores.low, scores.high)
     kept, dropped = (_fill(counts, marks) for counts in (scores.kept, scores.dropped))
 
     def draw(axes: Axes, narrow: bool) -> None:
@@ -164,19 +164,19 @@ def histogram(scores: Scores, step: StepTally, column: str, name: str) -> Plot |
     return plot(draw, 230, alt, name)
 
 
-def _grid(scores: Scores) -> tuple[list[float], bool]:
+def _grid(scores: Scores, least: float, most: float) -> tuple[list[float], bool]:
     """Where bars begin and end, and whether the axis is logarithmic.
 
     One row in a thousand may lie outside at each end; the bars there hold it.
     """
     low, high = (
-        max(scores.low, _quantile(scores, 0.001)),
-        min(scores.high, _quantile(scores, 0.999)),
+        max(least, _quantile(scores, 0.001)),
+        min(most, _quantile(scores, 0.999)),
     )
     typical = _quantile(scores, 0.05)
-    share = scores.low >= 0 and scores.high <= 1  # read as one, whatever its spread
+    share = least >= 0 and most <= 1  # read as one, whatever its spread
     if low >= high:  # nearly all rows are alike: where they lie is what there is to see
-        low, high = (0.0, 1.0) if share else (scores.low, scores.high)
+        low, high = (0.0, 1.0) if share else (least, most)
     logarithmic = not share and typical > 0 and _quantile(scores, 0.95) / typical > LOGARITHMIC
     if logarithmic:
         low = max(low if low > 0 else typical, high * 1e-30)  # more decades than that show nothing
@@ -189,14 +189,14 @@ def _grid(scores: Scores) -> tuple[list[float], bool]:
 
 
 def _quantile(scores: Scores, share: float) -> float:
-    """The upper edge of the bin that so many of the rows lie in or below."""
+    """The upper edge of the bin that so many of the rows lie in or below; 0 where there are none."""
     counts = Counter(scores.kept) + Counter(scores.dropped)
     seen, wanted = 0, share * counts.total()
     for key in sorted(counts):
         seen += counts[key]
         if seen >= wanted:
             return edges(key)[1] if key else 0.0  # the bin of 0 ends at the smallest normal number
-    return scores.high
+    return 0.0
 
 
 def _fill(counts: dict[int, int], marks: list[float]) -> list[float]:

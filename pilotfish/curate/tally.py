@@ -23,6 +23,7 @@ from pilotfish.curate.step import ROW, TEXT, Verdict
 EXAMPLES = 3  # for every reason
 KEPT_EXAMPLES = 6  # for every step
 EXAMPLE_CHARS = 1500
+FARTHEST = float(np.finfo(np.float64).max)  # of a row without a margin
 BIN_BITS = 45  # of 64: sign and exponent, and 7 bits of the fraction
 MAX_TAGS = 200  # different values of a tag that are counted on their own, in one piece
 OTHER_TAGS = "(others)"
@@ -50,16 +51,22 @@ class Scores(msgspec.Struct):
     Attributes:
         kept: Bin to number of rows that the step kept; see :func:`edges`.
         dropped: The same of the others.
-        low: The smallest score.
+        low: The smallest score; None where no row has one.
         high: The largest.
         missing: Rows without a finite score.
     """
 
     kept: dict[int, int] = {}
     dropped: dict[int, int] = {}
-    low: float = float("inf")
-    high: float = float("-inf")
+    low: float | None = None  # JSON, in which tallies are kept, has no infinity
+    high: float | None = None
     missing: int = 0
+
+    def reach(self, *scores: float | None) -> None:
+        """Widen ``low`` and ``high`` to some scores."""
+        known = [score for score in (self.low, self.high, *scores) if score is not None]
+        if known:
+            self.low, self.high = min(known), max(known)
 
 
 class StepTally(msgspec.Struct):
@@ -123,7 +130,7 @@ class StepTally(msgspec.Struct):
         if margin is None:
             distances = _scattered(rows)
         else:
-            distances = np.nan_to_num(np.abs(floats(margin)), nan=np.inf)
+            distances = np.nan_to_num(np.abs(floats(margin)), nan=FARTHEST)
         for code in np.unique(codes).tolist():
             reason = names[code] if code >= 0 else ""
             best = self.examples.setdefault(reason, [])
@@ -154,8 +161,7 @@ class StepTally(msgspec.Struct):
                 _add(found.kept, bins(values[finite & kept]))
                 _add(found.dropped, bins(values[finite & ~kept]))
                 if finite.any():
-                    found.low = min(found.low, float(values[finite].min()))
-                    found.high = max(found.high, float(values[finite].max()))
+                    found.reach(float(values[finite].min()), float(values[finite].max()))
             elif pa.types.is_dictionary(column.type) or pa.types.is_boolean(column.type):
                 counted = pc.value_counts(
                     column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
@@ -179,8 +185,7 @@ class StepTally(msgspec.Struct):
             mine = self.scores.setdefault(column, Scores())
             _add(mine.kept, scores.kept)
             _add(mine.dropped, scores.dropped)
-            mine.low = min(mine.low, scores.low)
-            mine.high = max(mine.high, scores.high)
+            mine.reach(scores.low, scores.high)
             mine.missing += scores.missing
         for column, tags in other.tags.items():
             _add(self.tags.setdefault(column, {}), tags)

@@ -106,7 +106,7 @@ def test_pages_of_odd_runs() -> None:
 
 def test_counts_that_are_mostly_nothing_have_a_plain_axis() -> None:
     counts = np.array([0.0] * 60 + [1.0, 2.0, 3.0, 500.0] * 10)
-    marks, logarithmic = _grid(Scores(bins(counts), {}, 0.0, 500.0))
+    marks, logarithmic = _grid(Scores(bins(counts), {}, 0.0, 500.0), 0.0, 500.0)
     assert not logarithmic
     assert (marks[0], marks[-1]) == (0.0, 500.0)
 
@@ -166,5 +166,6 @@ def test_scores_that_are_nearly_all_alike_lie_on_an_axis_of_their_own(
     common: float, rare: float, wanted: tuple[float, float]
 ) -> None:
     values = np.array([common] * 5000 + [rare])
-    marks, _ = _grid(Scores(kept=bins(values), dropped={}, low=values.min(), high=values.max()))
+    low, high = values.min(), values.max()
+    marks, _ = _grid(Scores(kept=bins(values), dropped={}, low=low, high=high), low, high)
     assert (marks[0], marks[-1]) == pytest.approx(wanted)

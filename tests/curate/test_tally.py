@@ -108,3 +108,19 @@ def test_missing_scores_and_many_tags() -> None:
     assert sum(counted.scores["p"].kept.values()) == n - 3
     assert counted.tags["tag"][OTHER_TAGS] == 100
     assert counted.tags["flag"] == {"True": 100, "False": 100, "": 100}
+
+
+def test_pieces_without_a_score_or_a_margin_can_be_kept_and_added() -> None:
+    counted = StepTally("s")
+    batch = pa.record_batch({"row": pa.array([1, 2], pa.uint64()), "text": ["a", "b"]})
+    nothing = pa.nulls(2, pa.float64())
+    counted.count(batch, Verdict({"score": nothing}, None, nothing), batch)
+    piece = PieceTally(steps=[counted])
+    kept = msgspec.json.decode(msgspec.json.encode(piece), type=PieceTally)
+    assert kept == piece
+    assert (kept.steps[0].scores["score"].low, kept.steps[0].scores["score"].missing) == (None, 2)
+    some = PieceTally(steps=[tally(range(40))])
+    some.steps[0].name = "s"
+    both = total([kept, some, kept]).steps[0].scores["score"]
+    alone = some.steps[0].scores["score"]
+    assert (both.low, both.high, both.missing) == (alone.low, alone.high, 4)
