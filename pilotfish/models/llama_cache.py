@@ -2,15 +2,20 @@
 
 One context serves everything a model does. Sequence 0 holds the last prompt: the next one keeps what both
 begin with, so prompts of one task cost only what differs. Sessions and label batches take further numbers
-from a pool. All of them share the context's cells; a full context is an error that names the remedy.
+from a pool. All of them share the context's cells. Where these run out, what is only kept is given up:
+the last prompt, and sessions that nobody used since the one that needs the cells began. Such a session
+reads its tokens again when it goes on. What does not fit even so is an error that names the remedy.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +51,11 @@ class Cache:
         # Filled by finalizers, which may run at any moment and in any thread: only appended to there.
         self._dropped: deque[int] = deque()
         self._sessions: weakref.WeakSet[LlamaSession] = weakref.WeakSet()
+        self._clock = itertools.count()
+
+    def now(self) -> int:
+        """A number larger than those before."""
+        return next(self._clock)
 
     def take(self) -> int:
         """An empty sequence.
@@ -78,10 +88,48 @@ class Cache:
 
     @property
     def free_cells(self) -> int:
-        """Cells that sessions and the kept prompt surely leave free."""
+        """Cells that the kept prompt surely leaves free, and sessions that are not given up for it."""
+        return self._free_for(math.inf) - len(self.prompt) - self.reserved
+
+    def free_since(self, began: float) -> int:
+        """Cells that are surely free for a session that began then."""
+        return max(0, self._free_for(began))
+
+    def _free_for(self, since: float) -> int:
         self._sweep()
-        used = sum(len(session.tokens) for session in self._sessions)
-        return self.context.n_ctx - len(self.prompt) - self.reserved - used
+        used = sum(len(s.tokens) for s in self._sessions if not s.idle_since(since))
+        return self.context.n_ctx - used
+
+    def decode(self, *batch: Any, since: float = math.inf) -> Floats:
+        """:meth:`Context.decode`; a full context gives up what nobody has used since a moment.
+
+        Args:
+            batch: Its arguments.
+            since: When a session began; default: the kept prompt or a label asks, for which any idle
+                session is given up, but not that prompt.
+
+        Raises:
+            RequestRefused: Nothing is left to give up.
+        """
+        while True:
+            try:
+                return self.context.decode(*batch)
+            except RequestRefused:
+                if not self._give_up(since):
+                    raise
+
+    def _give_up(self, since: float) -> bool:
+        """Free the cells of what was used longest ago; False: there is nothing."""
+        if self.prompt and since < math.inf:
+            self.context.forget(PROMPT)
+            self.prompt = []
+            return True
+        idle = [s for s in self._sessions if s.held and s.idle_since(since)]
+        if idle:
+            longest = min(idle, key=lambda session: session.used)
+            self.context.forget(longest.sequence)
+            longest.held = 0
+        return bool(idle)
 
     def _sweep(self) -> None:
         while self._dropped:
@@ -98,7 +146,7 @@ class Cache:
             wanted = [False] * len(part)
             wanted[-1] = at + len(part) == len(tokens)
             positions = range(start + at, start + at + len(part))
-            logits = self.context.decode(part, positions, [(sequence,)] * len(part), wanted)
+            logits = self.decode(part, positions, [(sequence,)] * len(part), wanted)
         return logits
 
     def hold_prompt(self, tokens: list[int], check: Callable[[], None]) -> tuple[Floats, int]:
@@ -130,10 +178,10 @@ class Cache:
     def session(self) -> LlamaSession:
         """Start an empty session."""
         with self.lock:
-            return self._open(self.take(), [])
+            return self._open(LlamaSession(self, self.take(), []))
 
-    def _open(self, sequence: int, tokens: list[int]) -> LlamaSession:
-        session = LlamaSession(self, sequence, tokens)
+    def _open(self, session: LlamaSession) -> LlamaSession:
+        sequence = session.sequence
         self._sessions.add(session)
         weakref.finalize(session, self.drop_later, sequence).atexit = False
         return session
@@ -143,7 +191,7 @@ class Cache:
         with self.lock:
             sequence = self.take()
             self.context.share(session.sequence, sequence)
-            return self._open(sequence, list(session.tokens))
+            return self._open(LlamaSession(self, sequence, list(session.tokens), session))
 
     def feed_all(
         self,
@@ -156,20 +204,23 @@ class Cache:
             self._sweep()
             plan: list[tuple[int, int, tuple[int, ...], bool]] = []
             for session, new in zip(sessions, tokens, strict=True):
-                start, first = len(session.tokens), 0 if last is None else len(new) - last
-                places = range(start, start + len(new))
-                flags = [i >= first for i in range(len(new))]
-                plan += zip(new, places, [(session.sequence,)] * len(new), flags, strict=True)
+                length, first = len(session.tokens), 0 if last is None else len(new) - last
+                due = [*session.tokens[session.held :], *new]
+                places = range(session.held, length + len(new))
+                flags = [place >= length + max(first, 0) for place in places]
+                plan += zip(due, places, [(session.sequence,)] * len(due), flags, strict=True)
             size, rows = self.context.batch, [self.context.no_rows]
+            since = min((session.began for session in sessions), default=math.inf)
             try:
                 for at in range(0, len(plan), size):
-                    rows.append(self.context.decode(*zip(*plan[at : at + size], strict=True)))
+                    batch = zip(*plan[at : at + size], strict=True)
+                    rows.append(self.decode(*batch, since=since))
             except BaseException:  # interrupted, too: see hold_prompt
                 for session in sessions:
-                    self.context.forget(session.sequence, len(session.tokens))
+                    self.context.forget(session.sequence, session.held)
                 raise
             for session, new in zip(sessions, tokens, strict=True):
-                session._tokens.extend(new)
+                session.grow(new)
         together = rows[1] if len(rows) == 2 else np.concatenate(rows)
         counts = [len(new) if last is None else min(last, len(new)) for new in tokens]
         ends = np.cumsum(counts)
@@ -180,12 +231,31 @@ class LlamaSession:
     """One sequence of tokens with its cache; see :class:`pilotfish.models.protocols.Session`.
 
     Its cells are freed when it is garbage collected.
+
+    Attributes:
+        sequence: Its number.
+        held: How many of its tokens are in the cache; the others are read again when it goes on.
+        began: When it was made, or last rewound.
+        used: When it was fed last.
     """
 
-    def __init__(self, cache: Cache, sequence: int, tokens: list[int]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        sequence: int,
+        tokens: list[int],
+        source: LlamaSession | None = None,
+    ) -> None:
         self._cache = cache
         self.sequence = sequence
         self._tokens = tokens
+        self.used = cache.now()
+        self.began: int = source.began if source else self.used
+        self.held: int = source.held if source else 0
+        self._family: weakref.WeakSet[LlamaSession] = (
+            source._family if source else weakref.WeakSet()
+        )
+        self._family.add(self)
         self._branches: list[int] = []  # sequences of the tree that was read last
         self._tree: list[tuple[int, list[int]]] = []  # its tokens, and their sequences
 
@@ -193,6 +263,15 @@ class LlamaSession:
     def tokens(self) -> Sequence[int]:
         """The tokens fed so far."""
         return self._tokens
+
+    def idle_since(self, moment: float) -> bool:
+        """Whether its cells may be given up: unused since then, sharing nothing with a fork, no tree."""
+        return self.used < moment and len(self._family) == 1 and not self._tree
+
+    def grow(self, tokens: Sequence[int]) -> None:
+        """Take note of tokens that were read."""
+        self._tokens.extend(tokens)
+        self.held, self.used = len(self._tokens), self._cache.now()
 
     def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
         """Append tokens; raw logits after each of them, or of the ``last``, ``[n, vocab]``, float32.
@@ -206,7 +285,7 @@ class LlamaSession:
     def room(self) -> int:
         """How many further tokens surely fit, while no other session grows."""
         with self._cache.lock:
-            return self._cache.free_cells
+            return self._cache.free_since(self.began)
 
     def rewind(self, length: int) -> None:
         """Forget all but the first ``length`` tokens.
@@ -223,6 +302,8 @@ class LlamaSession:
         with self._cache.lock:
             self._cache.context.forget(self.sequence, length)
             del self._tokens[length:]
+            self.held = min(self.held, length)
+            self.began = self.used = self._cache.now()
 
     def feed_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> Floats:
         """Raw logits after each token of a tree; see :class:`pilotfish.models.protocols.TreeSession`.
@@ -240,6 +321,8 @@ class LlamaSession:
         inner = set(parents)
         leaves = [node for node in range(len(tokens)) if node not in inner]
         with cache.lock:
+            if self.held < start:
+                self.feed([])
             own: list[list[int]] = [[] for _ in tokens]
             depth = [0] * len(tokens)
             for node, parent in enumerate(parents):
@@ -258,7 +341,8 @@ class LlamaSession:
                         node = parents[node]
                 positions = [start + d for d in depth]
                 where = [tuple(some) for some in own]
-                return cache.context.decode(tokens, positions, where, [True] * len(tokens))
+                wanted = [True] * len(tokens)
+                return cache.decode(tokens, positions, where, wanted, since=self.began)
             except BaseException:  # interrupted, too: see hold_prompt
                 cache.context.forget(self.sequence, start)
                 self._end_tree()
@@ -275,7 +359,7 @@ class LlamaSession:
                 cache.context.forget(self.sequence, start)
                 cache.context.forget(leads[0], start + len(path))
                 cache.context.share(leads[0], self.sequence, start)
-            self._tokens.extend(self._tree[node][0] for node in path)
+            self.grow([self._tree[node][0] for node in path])
             self._end_tree()
 
     def _end_tree(self) -> None:

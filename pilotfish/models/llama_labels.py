@@ -130,7 +130,7 @@ def _read(
         check()
         part = stream[begin : begin + cache.context.batch]
         done = [item for *_, item in part if item is not None]
-        logits = cache.context.decode(
+        logits = cache.decode(
             [token for token, *_ in part],
             [at for _, at, *_ in part],
             [(sequence,) for _, _, sequence, _ in part],
@@ -213,7 +213,7 @@ def _decode_tree(
     for begin in range(0, len(tree), batch):
         part = tree[begin : begin + batch]
         rows.append(
-            cache.context.decode(
+            cache.decode(
                 [node.token for _, node in part],
                 [item.length + node.depth for item, node in part],
                 [tuple(sequences[item, label] for label in node.labels) for item, node in part],

@@ -34,12 +34,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
     model.close()
 
 
-def test_sessions_shorten_the_room_for_an_answer(model: LlamaModel) -> None:
+def test_forks_shorten_the_room_for_an_answer(model: LlamaModel) -> None:
     session = model.session()
-    session.feed([70] * 460)
+    session.feed([70] * 230)
+    fork = session.fork()
     completion = ask(model, "Hi", grammar='root ::= "a" root')
     assert completion.finish_reason == "length"
     assert 0 < completion.usage.completion_tokens < 40
+    assert len(fork.tokens) == 230
+
+
+def test_what_is_only_kept_is_given_up_and_read_again(model: LlamaModel) -> None:
+    """The context has 512 cells; an answer, a session and another one want 400 each."""
+    tokens = [(70 + 7 * i) % 200 for i in range(400)]
+    expected = tiny_gguf.forward(WEIGHTS, [*tokens, 71])[-1]
+    first, second = model.session(), model.session()
+    assert ask(model, "y" * 380, max_tokens=20).usage.completion_tokens == 20
+    assert first.room > 500
+    first.feed(tokens)
+    assert ask(model, "z" * 380, max_tokens=20).usage.completion_tokens == 20
+    np.testing.assert_allclose(first.feed([71])[-1], expected, **CLOSE)
+    second.rewind(0)
+    assert second.room > 500
+    second.feed(tokens)
+    with pytest.raises(RequestRefused, match="full"):
+        first.feed([72])  # the second one was used since the first began
+    np.testing.assert_allclose(second.feed([71])[-1], expected, **CLOSE)
+    first.rewind(400)
+    np.testing.assert_allclose(first.feed([71])[-1], expected, **CLOSE)
+    second.rewind(400)
+    np.testing.assert_allclose(second.feed_tree([71, 72], [-1, -1])[0], expected, **CLOSE)
+    with pytest.raises(RequestRefused, match="full"):
+        ask(model, "z" * 380, max_tokens=20)  # the tree is to be kept
+    second.keep([0])
+    assert ask(model, "z" * 380, max_tokens=20).usage.completion_tokens == 20
+    assert second.fork().tokens == [*tokens, 71]
 
 
 def greedy(model: LlamaModel, prompt: str, n: int) -> list[int]:

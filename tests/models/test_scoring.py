@@ -213,9 +213,12 @@ def test_wrong_numbers_and_models_are_refused(model: LlamaModel) -> None:
         token_model("fake:x")
     held = model.session()
     held.feed([5] * (held.room - 1))
-    with pytest.raises(RequestRefused, match="room for"):
+    assert score(model, ["the other"])[0].scored  # what nobody uses is read again later
+    held.feed([5])
+    fork = held.fork()  # what is shared is not
+    with pytest.raises(RequestRefused, match="room for 0"):
         score(model, ["the other"])
-    del held
+    del held, fork
     assert score(model, ["the other"])[0].scored
 
 

@@ -58,13 +58,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             if name == "other":
                 patch.setattr(tiny_gguf, "MERGES", ["c a", "h e", "o t"])
             path = tiny_gguf.write(folder / f"{name}.gguf", tiny_gguf.random_weights(seed))
-            # All kinds share these models, and each keeps its last prompt in their contexts.
-            tables[name] = {
-                "backend": "llama.cpp",
-                "model": str(path),
-                "threads": 1,
-                "context": 8192,
-            }
+            # All kinds share these models and their contexts of 512 tokens, and keep their last prompts.
+            tables[name] = {"backend": "llama.cpp", "model": str(path), "threads": 1}
         with FakeServer(_continued) as server:
             tables["remote"] = remote(server)
             tables["search-remote"] = {
