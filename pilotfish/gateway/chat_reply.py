@@ -68,7 +68,7 @@ def chat_completion(completion: Completion, request_id: str, created: int) -> by
     choice: dict[str, Any] = {
         "index": 0,
         "message": message,
-        "logprobs": {"content": completion.logprobs} if completion.logprobs else None,
+        "logprobs": _logprobs(completion),
         "finish_reason": completion.finish_reason,
     }
     if "choice" in extra:
@@ -89,6 +89,10 @@ def chat_completion(completion: Completion, request_id: str, created: int) -> by
     return _encode(reply)
 
 
+def _logprobs(completion: Completion) -> Json | None:
+    return {"content": completion.logprobs} if completion.logprobs else None
+
+
 class EventWriter:
     """Writes a stream's events.
 
@@ -107,7 +111,7 @@ class EventWriter:
             "model": model,
         }
         self._include_usage = include_usage
-        self._begun = self._finished = False
+        self._begun = self._finished = self._relayed = False
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events of a chunk; b"" when there is nothing to say."""
@@ -131,7 +135,9 @@ class EventWriter:
             if completion.tool_calls and not self._begun:
                 calls = [{"index": i, **call} for i, call in enumerate(completion.tool_calls)]
                 said.append(self._piece({"content": None, "tool_calls": calls}))
-            said.append(self._piece({}, completion.finish_reason))
+            # Of all tokens at once: a piece of text may end within one. An endpoint's events had theirs.
+            logprobs = None if self._relayed else _logprobs(completion)
+            said.append(self._piece({}, completion.finish_reason, logprobs))
         if self._include_usage:
             said.append(
                 encode_event({**self._head, "choices": [], "usage": usage_block(completion)})
@@ -139,7 +145,7 @@ class EventWriter:
         return b"".join((*said, DONE))
 
     def _passed(self, event: Json) -> bytes:
-        self._begun = True
+        self._begun = self._relayed = True
         passed = {**self._head, **event, "model": self._head["model"]}
         passed.pop("usage", None)
         if self._include_usage:
@@ -152,11 +158,13 @@ class EventWriter:
                 self._head[key] = event[key]
         return encode_event(passed)
 
-    def _piece(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+    def _piece(
+        self, delta: dict[str, Any], finish_reason: str | None = None, logprobs: Json | None = None
+    ) -> bytes:
         if not self._begun:
             self._begun = True
             delta = {"role": "assistant", **delta}
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         event = {**self._head, "choices": [choice]}
         if self._include_usage:
             event["usage"] = None

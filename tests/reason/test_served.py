@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pilotfish.models.fake_server import FakeServer
@@ -103,11 +104,17 @@ def text(answer: dict[str, Any]) -> str:
     return content
 
 
-def streamed(running: Running, model: str, content: str = "the cab", **params: Any) -> list[str]:
+def choices(
+    running: Running, model: str, content: str = "the cab", **params: Any
+) -> list[dict[str, Any]]:
     messages = [{"role": "user", "content": content}]
     events = running.events(model=model, messages=messages, **{"max_tokens": 10, **params})
     assert events[-1] == "[DONE]"
-    deltas = [e["choices"][0]["delta"].get("content") for e in events[:-1] if e["choices"]]
+    return [event["choices"][0] for event in events[:-1] if event["choices"]]
+
+
+def streamed(running: Running, model: str, content: str = "the cab", **params: Any) -> list[str]:
+    deltas = [c["delta"].get("content") for c in choices(running, model, content, **params)]
     return [delta for delta in deltas if delta]
 
 
@@ -167,6 +174,26 @@ def test_streams_come_in_pieces(gateway: Running, model: str) -> None:
     seeds = range(4) if model.startswith("search") else [3]
     streams = [streamed(gateway, model, **{**params, "seed": seed}) for seed in seeds]
     assert max(map(len, streams)) >= (2 if model.startswith("search") else 5)
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_log_probabilities_are_those_of_the_whole(gateway: Running, model: str) -> None:
+    """Greedy: what was chosen is what the steered whole finds likeliest; streams tell the same."""
+    params = {"temperature": 0, "logprobs": True, "top_logprobs": 5}
+    answer = said(gateway, model, **params)
+    entries = answer["choices"][0]["logprobs"]["content"]
+    written = bytes(byte for entry in entries for byte in entry["bytes"])
+    assert written.decode("utf-8", "replace") == text(answer)
+    for entry in entries:
+        best = entry["top_logprobs"][0]
+        assert (entry["bytes"], entry["logprob"]) == (best["bytes"], best["logprob"])
+        assert 0 < sum(np.exp(each["logprob"]) for each in entry["top_logprobs"]) <= 1 + 1e-5
+    given = [c["logprobs"]["content"] for c in choices(gateway, model, **params) if c["logprobs"]]
+    again = [entry for some in given for entry in some]
+    assert [entry["bytes"] for entry in again] == [entry["bytes"] for entry in entries]
+    np.testing.assert_allclose(
+        [entry["logprob"] for entry in again], [e["logprob"] for e in entries], atol=0.01
+    )
 
 
 def test_max_tokens_counts_tokens_though_bytes_are_chosen(gateway: Running) -> None:
