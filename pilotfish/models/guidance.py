@@ -38,6 +38,7 @@ class Guide:
         tokenize: Callable[[str], list[int]],
     ) -> None:
         self.ends = np.array(sorted(ends), dtype=np.intp)
+        self.size = len(tokens)
         vocabulary = _Vocabulary(tokens, int(self.ends[0]), tokenize)
         wrapped = llguidance.TokenizerWrapper(vocabulary)
         self._tokenizer = llguidance.LLTokenizer(wrapped, eos_token=[int(t) for t in self.ends])
@@ -64,34 +65,37 @@ class Guide:
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise RequestRefused(f"llguidance cannot use {what}: {_first(matcher.get_error())}")
-        return GuidedGrammar(matcher, self.ends)
+        return GuidedGrammar(matcher, self.ends, self.size)
 
 
 class GuidedGrammar:
     """Which tokens may come next; see :class:`pilotfish.models.protocols.Grammar`."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, ends: np.ndarray) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, ends: np.ndarray, size: int) -> None:
         self._matcher: llguidance.LLMatcher | None = matcher
         self._ends = ends
+        self._size = size  # of the vocabulary
 
     def mask(self, logits: Floats) -> Floats:
         """A copy of ``[vocab]`` logits with -inf for tokens that may not come next.
+
+        There may be fewer logits than tokens: where models are mixed, what only pads is cut off.
 
         Raises:
             RequestRefused: The grammar takes too many steps.
         """
         matcher = self._open
-        allowed = np.zeros(len(logits), dtype=bool)
+        allowed = np.zeros(self._size, dtype=bool)
         if matcher.is_stopped():
             allowed[self._ends] = True
         else:
-            words = np.zeros((len(logits) + 31) // 32, dtype=np.int32)
+            words = np.zeros((self._size + 31) // 32, dtype=np.int32)
             matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-            bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=len(logits))
+            bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=self._size)
             allowed = bits.astype(bool)
             allowed[self._ends] = matcher.is_accepting()
         self._check()
-        return np.where(allowed, logits, np.float32(-np.inf))
+        return np.where(allowed[: len(logits)], logits, np.float32(-np.inf))
 
     def accept(self, token: int) -> None:
         """Advance by the token that was chosen.

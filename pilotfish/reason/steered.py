@@ -307,7 +307,9 @@ def shared_vocabulary(models: Sequence[TokenModel]) -> int:
                     remedy='Set bridge = "bytes", or mix models of one family.',
                 )
     for model in models:
-        if any(model.token_bytes(token) for token in range(size, model.vocab)):
+        # The first one's end must be among them, or no answer would ever end.
+        more = range(size, model.vocab)
+        if any(model.token_bytes(t) or (model is first and model.ends(t)) for t in more):
             raise ConfigError(
                 f"The vocabulary of {model.name} has {model.vocab} tokens, another's only {size}.",
                 remedy='Set bridge = "bytes", or mix models of one family.',

@@ -20,6 +20,7 @@ from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered
 from pilotfish.records import Completion, Request, Usage
 from tests.models import tiny_gguf
+from tests.reason.tables import TableModel
 
 WEIGHTS = [tiny_gguf.random_weights(seed) for seed in range(3)]
 PROMPT = "the cab"
@@ -215,6 +216,20 @@ def test_steering_can_be_nested(members: list[LlamaModel]) -> None:
 
 def proxy_of_two(rows: Any) -> Any:
     return Mix((1.0, 0.5))(rows)
+
+
+def test_what_only_pads_a_vocabulary_is_cut_off() -> None:
+    padded, plain = TableModel(), TableModel(seed=1)
+    padded.bytes += [b""] * 40
+    padded.vocab += 40
+    for models in ([padded, plain], [plain, padded]):
+        whole = Steered(models, contrast())
+        assert whole.vocab == plain.vocab
+        assert ask(whole, grammar='root ::= "ab" | "ba"').text in ("ab", "ba")
+        whole.close()
+    padded.ends = lambda token: token == padded.vocab - 1  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="has 298 tokens, another's only 258"):
+        Steered([padded, plain], contrast())
 
 
 def test_other_vocabularies_are_refused(members: list[LlamaModel], tmp_path: Path) -> None:
