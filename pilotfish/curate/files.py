@@ -94,7 +94,7 @@ def find_files(patterns: Sequence[str | Path], format: str | None = None) -> lis
 
     Raises:
         ConfigError: An unknown format, or a URL whose library is not installed.
-        InputError: A pattern matches nothing, or a name does not say which format it has.
+        InputError: There is no pattern, one matches nothing, or a name does not say which format it has.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"Got format {format!r}.", remedy=f"Known: {', '.join(FORMATS)}")
@@ -105,9 +105,21 @@ def find_files(patterns: Sequence[str | Path], format: str | None = None) -> lis
                 _remote(pattern, format) if _is_url(pattern) else _local(pattern, format)
             )
         if not matched:
-            raise InputError(f"No file matches {pattern!r}.")
+            folder = not _is_url(pattern) and Path(pattern).expanduser().is_dir()
+            raise _no_file(pattern) if folder else InputError(f"No file matches {pattern!r}.")
         found.update((file.url, file) for file in matched)
+    if not found:
+        raise InputError("Got no input, but expected files, folders, globs or URLs.")
     return list(found.values())
+
+
+def _no_file(folder: str) -> InputError:
+    return InputError(
+        f"The folder {folder!r} holds no file whose name says its format, such as "
+        f"{', '.join(SUFFIXES)}, also with {', '.join(PACKED)}.",
+        remedy="If it holds others: --input-format says which format all have. Names that begin with "
+        '"_" or "." are left out.',
+    )
 
 
 def _is_url(pattern: str) -> bool:

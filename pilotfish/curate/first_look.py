@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from pilotfish.curate.files import InputFile, Piece
-from pilotfish.curate.reading import FileReject, ReadOptions, read_piece
+from pilotfish.curate.reading import Chunk, FileReject, ReadOptions, read_piece
 from pilotfish.curate.step import SOURCE
 from pilotfish.curate.writing import FORMATS, PACKINGS, OutputOptions, field_types
 from pilotfish.errors import InputError, UnknownName
@@ -61,12 +62,7 @@ def refuse_unusable(pieces: Sequence[Piece], read: ReadOptions) -> None:
         ConfigError: Steps read a column with a type that the format does not have.
     """
     rejects: list[FileReject] = []
-    for piece in {
-        p.number: p for p in (*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:])
-    }.values():
-        chunk = next(iter(read_piece(piece, read)), None)
-        if chunk is None:
-            continue
+    for chunk in _beginnings(pieces, read):
         if chunk.batch.num_rows:
             return
         rejects += chunk.rejects
@@ -78,11 +74,35 @@ def refuse_unusable(pieces: Sequence[Piece], read: ReadOptions) -> None:
     raise InputError(
         f"The beginning of the input holds no usable row: {counted}. Line {first.line + 1}: "
         f"{first.text[:80]!r}.",
-        remedy=_remedy(pieces[0].segments[0].file, first, read.text),
+        remedy=_remedy(pieces[0].segments[0].file, first, read),
     )
 
 
-def _remedy(file: InputFile, first: FileReject, text: str) -> str:
+def absent(pieces: Sequence[Piece], read: ReadOptions) -> list[str]:
+    """The columns that steps read and no row has, where the first, the middle and the last piece begin.
+
+    Steps may add them, or later rows may have them; else a name is most likely misspelt.
+    """
+    missing = list(read.reads)
+    for chunk in _beginnings(pieces, read) if missing else ():
+        batch = chunk.batch
+        missing = [name for name in missing if batch.column(name).null_count == batch.num_rows]
+    return missing
+
+
+def _beginnings(pieces: Sequence[Piece], read: ReadOptions) -> Iterator[Chunk]:
+    """What is read first of the first, the middle and the last piece."""
+    some = (*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:])
+    for piece in {piece.number: piece for piece in some}.values():
+        yield from islice(read_piece(piece, read), 1)
+
+
+def _remedy(file: InputFile, first: FileReject, read: ReadOptions) -> str:
+    text = read.text
+    wrong = first.reason.partition("wrong-type:")[2]
+    if wrong in read.reads:
+        kind = read.reads[wrong]
+        return f"A step of the pipeline reads {wrong!r} as {kind}; name another column there."
     if first.text.lstrip()[:1] == "[" and file.format == "jsonl":
         return "A JSON array is made JSON lines by: jq -c '.[]' FILE > FILE.jsonl"
     if first.reason == f"missing-field:{text}":

@@ -115,8 +115,8 @@ class Pipeline:
                 text becomes JSONL).
             compression: ``"none"``, ``"gzip"`` or ``"zstd"``; default: as the first file.
             input_format: Of all inputs; default: by their names.
-            work: Where unfinished work is kept; default: ``_work`` in the output folder. With Ray on
-                several machines it must be on storage that all share.
+            work: The folder in which unfinished work is kept, in one of its own; default: ``_work`` in
+                the output folder. With Ray on several machines it must be on storage that all share.
             shard_bytes: Input that makes one shard, in bytes as stored.
             max_row_bytes: A longer row is refused.
             progress: Where stages are reported; default: nowhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -103,6 +104,7 @@ class Run:
                 return known
             raise _other_run(folder.url)
         first_look.refuse_unusable(pieces, self._read)
+        absent = first_look.absent(pieces, self._read)
         folder.create()
         where = _work_folder(folder, work, mark)
         with finishing.claimed(where):
@@ -111,14 +113,14 @@ class Run:
             try:
                 result = self._result(sums, folder.url, 1.0)
             except InputError:  # nothing to go on with: another run may take the folder
-                shutil.rmtree(where, ignore_errors=True)
+                _remove(where)
                 raise
             result.resumed = resumed
-            result.notes = self._notes
+            result.notes = [*self._absent(absent, sums), *self._notes]
             result.fingerprint = mark
             result.seconds = time.monotonic() - started
             finishing.finish(folder, where, pieces, tallies[0], result)
-        shutil.rmtree(where, ignore_errors=True)
+        _remove(where)
         return result
 
     @system_memory()
@@ -130,6 +132,7 @@ class Run:
         first_look.refuse_unusable(pieces, self._read)
         step = max(1, -(-len(pieces) // SAMPLED_PIECES))
         chosen = pieces[::step]
+        absent = first_look.absent(chosen, self._read)
         self._read = replace(self._read, limit=max(1, -(-rows // max(1, len(chosen)))))
         options = OutputOptions("jsonl", "none", self._pipeline.text)
         with tempfile.TemporaryDirectory(prefix="pilotfish-sample-") as where:
@@ -137,9 +140,19 @@ class Run:
         size = sum(file.size for file in self._files)
         seen = sum(tally.bytes_read for tally in tallies[0].values())
         result = self._result(sums, "", min(1.0, seen / size) if size else 1.0)
-        result.notes = self._notes
+        result.notes = [*self._absent(absent, sums), *self._notes]
         result.seconds = time.monotonic() - started
         return result
+
+    def _absent(self, columns: Sequence[str], sums: Sequence[PieceTally]) -> list[str]:
+        """What to say of columns that neither the rows looked at have nor a step has added."""
+        readers = zip(self._pipeline.labels, self._pipeline.steps, strict=True)
+        return [
+            f"{label}: no row at the beginning of the input has the column {name!r}, which it reads."
+            for label, step in readers
+            for name in getattr(step, "reads", {})
+            if name in columns and name not in sums[-1].changed
+        ]
 
     def _refuse_overlap(self, folder: Folder) -> None:
         inside = [file.url for file in self._files if _inside(file.url, folder.url)]
@@ -310,11 +323,17 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _work_folder(folder: Folder, work: str | Path | None, mark: str) -> Path:
-    if work is not None:
-        return Path(work).expanduser().absolute()
-    if folder.local:
+    if work is None and folder.local:
         return Path(folder.url) / "_work"
-    return Path.cwd() / ".pilotfish-curate" / mark
+    # In a folder of its own: it is removed at the end, and what else stands beside it is not ours.
+    return Path(work or ".pilotfish-curate").expanduser().absolute() / mark
+
+
+def _remove(work: Path) -> None:
+    """The work folder, and the one that it is in if nothing else is."""
+    shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
 
 
 def _other_run(where: str) -> ConfigError:

@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, get_args, get_origin, runtime_checkable
 
 import msgspec
 import pyarrow as pa
@@ -167,21 +167,30 @@ def build_step(table: Mapping[str, Any]) -> Step | FittedStep:
         )
     kind = STEPS.load(name)
     parameters = inspect.signature(kind, eval_str=True).parameters
-    known = [key for key in parameters if key != "name"]
-    for key, value in settings.items():
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = [key for key, p in parameters.items() if key != "name" and p.kind not in several]
+    for key in settings:
         if key not in known:
             raise UnknownName(f"setting of the step {name!r}:", key, known)
+    empty = inspect.Parameter.empty
+    if missing := [
+        key for key in known if key not in settings and parameters[key].default is empty
+    ]:
+        raise ConfigError(
+            f"The step {name!r} needs {', '.join(missing)}.",
+            remedy=f"Its settings: {', '.join(known)}",
+        )
+    for key, value in settings.items():
         wanted = parameters[key].annotation
-        if wanted is inspect.Parameter.empty:
+        if wanted is empty:
             continue
+        if get_origin(wanted) is Literal and value not in get_args(wanted):
+            raise UnknownName(f"{key} of the step {name!r}:", str(value), get_args(wanted))
         try:
             settings[key] = msgspec.convert(value, wanted, dec_hook=lambda of, given: of(given))
         except msgspec.ValidationError as error:
             raise ConfigError(f"The step {name!r}: got {key} = {value!r}. {error}.") from None
-    try:
-        return kind(**settings)  # type: ignore[no-any-return]
-    except TypeError as error:  # a setting without default is missing
-        raise ConfigError(f"The step {name!r} cannot be built: {error}.") from error
+    return kind(**settings)  # type: ignore[no-any-return]
 
 
 def read_columns(steps: Iterable[Step | FittedStep]) -> dict[str, pa.DataType]:

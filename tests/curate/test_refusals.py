@@ -11,6 +11,7 @@ import pytest
 
 import pilotfish as pf
 from pilotfish.curate import STEPS, Pipeline, Verdict
+from pilotfish.curate.dedup.exact import Exact
 from pilotfish.curate.length import Length
 from pilotfish.errors import ConfigError, InputError, UnknownName
 from tests.curate.corpus import documents
@@ -25,6 +26,17 @@ from tests.curate.runs import STEPPED, by_hand, rows
         ('[[steps]]\nstep = "length"\nmin_chars = "5"', ConfigError, "Expected `int`, got `str`"),
         ('[[steps]]\nstep = "length"\nmin_chars = -5', ConfigError, "min_chars=-5"),
         ("[[steps]]\nmin_chars = 5", ConfigError, "step = "),
+        (
+            '[[steps]]\nstep = "dsir"\nrows = 5',
+            ConfigError,
+            r"'dsir' needs target\.\n(?s:.*)ngrams",
+        ),
+        ('[[steps]]\nstep = "mods"\nmin_quality = 5', ConfigError, "needs quality, seed_rows"),
+        (
+            '[[steps]]\nstep = "representative"\nrows = 5\nmethod = "k-centre"',
+            UnknownName,
+            "Did you mean 'k-center'",
+        ),
         ('[[step]]\nstep = "length"', UnknownName, "Did you mean 'steps'"),
         ('txt = "a"', UnknownName, "Did you mean 'text'"),
         ("text = 5", ConfigError, "without steps|expected a column"),
@@ -89,6 +101,47 @@ def test_unusable_input_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=words):
         Pipeline([Length()]).run(tmp_path / name, tmp_path / "out")
     assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_inputs_that_name_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.weird").write_text("text")
+    with pytest.raises(InputError, match=r"holds no file whose name says(?s:.*)--input-format"):
+        Pipeline([Length()]).run(tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match="no input, but expected files"):
+        Pipeline([Length()]).run([], tmp_path / "out")
+
+
+def test_a_column_of_the_wrong_type_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "stars": "many"}\n')
+    step = Exact(keep="highest", column="stars")
+    with pytest.raises(InputError, match="reads 'stars' as double; name another column"):
+        Pipeline([step]).run(tmp_path / "a.jsonl", tmp_path / "out")
+
+
+def test_a_column_that_no_row_has_is_told_but_not_one_that_a_step_adds(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "stars": 1}\n{"text": "b"}\n')
+    steps = [Length(column="chars")]
+    for column, said in (("stars", 0), ("chars", 0), ("starz", 1)):
+        pipeline = Pipeline([*steps, Exact(keep="highest", column=column)])
+        for result in (
+            pipeline.run(tmp_path / "a.jsonl", tmp_path / column),
+            pipeline.sample(tmp_path / "a.jsonl"),
+        ):
+            assert len(result.notes) == said, column
+            assert all(note.startswith("exact: no row") for note in result.notes)
+            assert all(repr(column) in note for note in result.notes)
+
+
+def test_what_stands_in_the_folder_for_unfinished_work_stays(corpus: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    pipeline = Pipeline([Length(min_chars=10**6)])
+    for output in ("out", "again"):
+        pipeline.run(corpus, tmp_path / output, work=mine)
+        assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+    pipeline.run(corpus, tmp_path / "third", work=tmp_path / "made" / "for it")
+    assert not (tmp_path / "made" / "for it").exists()
 
 
 def test_places_that_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
