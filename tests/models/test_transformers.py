@@ -110,6 +110,30 @@ def test_answers_are_llama_cpps(model: Any, llama: LlamaModel) -> None:
     assert ask(model, "the cab").usage.cached_tokens > 0
 
 
+def test_prompts_begin_as_the_model_was_trained(
+    folder: Path, llama: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    model: Any = load_model(f"transformers:{folder / 't0'}", Config(), threads=1)
+    requests = [Request.of("the cab"), Request.of("")]
+    assert model.opening == llama.opening == []
+    bos = tiny_gguf.SPECIAL[tiny_gguf.BOS]
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tiny_gguf.BOS)]
+    )
+    monkeypatch.setattr(llama.weights, "adds_bos", True)
+    assert model.opening == llama.opening == [tiny_gguf.BOS]
+    for template in (tiny_gguf.CHATML, bos + tiny_gguf.CHATML, None):
+        model.tokenizer.chat_template = template
+        monkeypatch.setattr(llama.weights, "chat_template", template)
+        for request in requests:
+            tokens = model.prompt_tokens(request)
+            assert tokens == llama.prompt_tokens(request)
+            assert tokens[0] == tiny_gguf.BOS not in tokens[1:]
+    model.close()
+
+
 def test_backends_mix_under_one_rule(model: Any, folder: Path, llama: LlamaModel) -> None:
     amateurs = [
         load_model(f"transformers:{folder / 't1'}", Config(), threads=1),

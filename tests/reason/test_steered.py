@@ -111,6 +111,7 @@ def test_members_may_have_templates_of_their_own_also_nested(
     for prompt in (PROMPT, "the cab is here", PROMPT):
         answer = ask(inner, prompt)
         assert ask(outer, prompt).text == answer.text
+        assert ask(outer, prompt).usage.prompt_tokens == answer.usage.prompt_tokens
         assert answer.usage.prompt_tokens == len(members[0].prompt_tokens(Request.of(prompt)))
         number = inner.prompt_tokens(Request.of(prompt))
         assert inner.prompt_usage(number, 0) == Usage(answer.usage.prompt_tokens)

@@ -182,6 +182,36 @@ def test_costs_follow_the_machine() -> None:
     assert length.cost(8) / length.cost(1) == pytest.approx(2 * before, rel=0.25)
 
 
+def test_a_curve_of_another_hour_is_corrected_one_size_at_a_time() -> None:
+    """It says that two tokens take no longer than one; each size is right after a few readings."""
+    stored = CostCurve({1: 53.3, 2: 53.3, 3: 85.3, 6: 98.0, 8: 116.0, 17: 226.0})
+    true = CostCurve({1: 38.0, 2: 56.0, 3: 80.0, 6: 98.0, 8: 125.0, 17: 250.0})
+    length, rng = Length(stored), np.random.default_rng(5)
+    for k in (1, 1, 1, 2, 1, 8) * 2:
+        length.timed(k, true(k) * float(np.exp(rng.normal(0, 0.05))))
+    for k in (1, 2, 8):
+        assert length.cost(k) == pytest.approx(true(k), rel=0.1)
+    half = length.best(chain(1), 1)  # one guess in two holds: 1.5 tokens in the time of 1.47
+    assert not half
+
+
+def test_readings_that_take_less_although_they_are_longer_are_preferred() -> None:
+    """As torch reads them on some processors: eight tokens at once sooner than two."""
+    curve = CostCurve({1: 55.0, 2: 90.0, 4: 77.0, 8: 74.0, 12: 83.0, 17: 92.0})
+    sizes = {len(taught(curve, {0: r}).best(chain(16), 16)) for r in np.linspace(0.05, 0.95, 19)}
+    assert 0 in sizes
+    assert min(sizes - {0}) >= 3
+    speed = {k: expected_tokens(0.5, k) / curve(k + 1) for k in range(17)}
+    assert len(taught(curve, {0: 0.5}).best(chain(16), 16)) == max(speed, key=lambda k: speed[k])
+
+
+def test_what_is_known_from_few_outcomes_is_taken_with_caution() -> None:
+    few, many = Acceptance(0.6, weight=3.0), Acceptance(0.6, weight=3000.0)
+    assert few.rate == many.rate == pytest.approx(0.6)
+    assert few.cautious == pytest.approx(0.6 - 0.5 * (0.6 * 0.4 / 4) ** 0.5)
+    assert many.cautious == pytest.approx(0.6, abs=0.01)
+
+
 def test_what_loses_is_stopped() -> None:
     length = Length(CURVES["flat"])
     assert length.may()
