@@ -40,6 +40,12 @@ class Held:
             row = self.session.feed(part, last=1 if at + len(part) == len(tokens) else 0)
         return np.asarray(row[0]), kept
 
+    def usage(self, tokens: Sequence[int], kept: int) -> Usage:
+        """A prompt of these tokens, ``kept`` of which were there; a composite counts in its own way."""
+        count = getattr(self.model, "prompt_usage", None)
+        found: Usage = count(tokens, kept) if count else Usage(len(tokens), 0, kept)
+        return found
+
 
 class HeldSource:
     """Logits of one answer of one model: the plainest :class:`~pilotfish.models.generate.Source`.
@@ -57,8 +63,7 @@ class HeldSource:
         """Logits ``[vocab]`` after the request, and its prompt's tokens."""
         tokens = self._held.model.prompt_tokens(request)
         row, kept = self._held.hold(tokens, check)
-        count = getattr(self._held.model, "prompt_usage", None)  # a composite's own way to count
-        self._prompt = count(tokens, kept) if count else Usage(len(tokens), 0, kept)
+        self._prompt = self._held.usage(tokens, kept)
         return row, self._prompt
 
     def next(self, token: int, check: Check) -> Floats:

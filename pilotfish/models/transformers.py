@@ -159,7 +159,9 @@ class TransformersModel:
         bos, eos = (self.tokenizer.bos_token or "", self.tokenizer.eos_token or "")
         template = self.tokenizer.chat_template
         text = chat_template.render(template, request.messages, bos=bos, eos=eos)
-        tokens = self.tokenize(text, special=template is not None)
+        tokens, opening = self.tokenize(text, special=template is not None), self.opening
+        if tokens[: len(opening)] != opening:
+            tokens = opening + tokens
         if not tokens:
             raise RequestRefused("Got an empty prompt, but expected some text.")
         return tokens

@@ -108,8 +108,7 @@ class Branches:
         """The empty answer, once for each continuation of the first round, after the prompt was read."""
         tokens = self.model.prompt_tokens(self._request)
         row, kept = self._held.hold(tokens, check)
-        count = getattr(self.model, "prompt_usage", None)
-        self.prompt = count(tokens, kept) if count else Usage(len(tokens), 0, kept)
+        self.prompt = self._held.usage(tokens, kept)
         self._before = len(tokens)
         room = self._held.session.room
         empty = Branch(self._held.session.fork(), row, StopScanner(stops_of(self._params)))

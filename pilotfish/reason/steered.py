@@ -254,7 +254,7 @@ class _Together:
             tokens = held.model.prompt_tokens(view(request) if view else request)
             row, kept = held.hold(tokens, check)
             rows.append(row)
-            self._prompts.append(Usage(len(tokens), 0, kept))
+            self._prompts.append(held.usage(tokens, kept))
         return self._whole.mixed(rows), self._prompts[0]
 
     def next(self, token: int, check: Check) -> Floats:
