@@ -76,9 +76,9 @@ class Cache:
         self.context.forget(sequence)
         self._free.append(sequence)
 
-    def drop_later(self, sequence: int) -> None:
-        """Give a sequence back at the next use; may be called without the lock."""
-        self._dropped.append(sequence)
+    def drop_later(self, sequence: int, branches: Sequence[int]) -> None:
+        """Give a session's sequences back at the next use; may be called without the lock."""
+        self._dropped.extend((sequence, *branches))
 
     @property
     def free_sequences(self) -> int:
@@ -183,7 +183,7 @@ class Cache:
     def _open(self, session: LlamaSession) -> LlamaSession:
         sequence = session.sequence
         self._sessions.add(session)
-        weakref.finalize(session, self.drop_later, sequence).atexit = False
+        weakref.finalize(session, self.drop_later, sequence, session.branches).atexit = False
         return session
 
     def fork(self, session: LlamaSession) -> LlamaSession:
@@ -234,6 +234,7 @@ class LlamaSession:
 
     Attributes:
         sequence: Its number.
+        branches: Sequences of the tree that was read last, but for its own.
         held: How many of its tokens are in the cache; the others are read again when it goes on.
         began: When it was made, or last rewound.
         used: When it was fed last.
@@ -256,7 +257,7 @@ class LlamaSession:
             source._family if source else weakref.WeakSet()
         )
         self._family.add(self)
-        self._branches: list[int] = []  # sequences of the tree that was read last
+        self.branches: list[int] = []
         self._tree: list[tuple[int, list[int]]] = []  # its tokens, and their sequences
 
     @property
@@ -328,12 +329,11 @@ class LlamaSession:
             for node, parent in enumerate(parents):
                 depth[node] = depth[parent] + 1 if parent >= 0 else 0
             self._tree = list(zip(tokens, own, strict=True))
-            self._branches = []
             try:
                 for i, leaf in enumerate(leaves):
                     sequence = cache.take() if i else self.sequence
-                    self._branches.append(sequence)
                     if i:
+                        self.branches.append(sequence)
                         cache.context.share(self.sequence, sequence)
                     node = leaf
                     while node >= 0:
@@ -363,9 +363,10 @@ class LlamaSession:
             self._end_tree()
 
     def _end_tree(self) -> None:
-        for sequence in self._branches[1:]:
+        for sequence in self.branches:
             self._cache.give_back(sequence)
-        self._branches, self._tree = [], []
+        self.branches.clear()
+        self._tree = []
 
     def fork(self) -> LlamaSession:
         """A second session with the same past; cells are shared, nothing is computed."""

@@ -92,6 +92,8 @@ def test_dead_sessions_give_their_cells_and_numbers_back(path: Path) -> None:
     tokens = model.tokenize("a" * 40)
     for _ in range(300):
         model.session().feed(tokens[:2])
+    for _ in range(150):  # a tree that nobody waits for any more
+        model.session().feed_tree(tokens[:3], [-1, -1, -1])
     gc.collect()
     model.session().feed(tokens)
     model.close()
