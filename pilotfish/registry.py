@@ -8,7 +8,9 @@ answered with the nearest name and the full list.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pilotfish.errors import ConfigError, MissingExtra, UnknownName
@@ -87,3 +89,31 @@ class Registry(Mapping[str, str]):
                 f"The {self.kind} {name!r} is registered as {self[name]!r}, but {module} has no "
                 f"{attribute!r}."
             ) from None
+
+
+def load_function(setting: str, name: str, *, others: str = "") -> Callable[..., Any]:
+    """The function of the user's that a setting names.
+
+    Args:
+        setting: Where the name stands, for messages.
+        name: ``"module:function"``. The module may lie in the folder where this was started, though the
+            path of an installed command does not have it; that is looked at last.
+        others: What else the setting may be, for messages.
+
+    Raises:
+        ConfigError: There is no such module or function, or it is no function.
+    """
+    module, _, attribute = name.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        expected = ", or ".join(filter(None, [others, '"module:function"']))
+        raise ConfigError(
+            f"Got {setting} = {name!r}, which cannot be loaded: {error}.",
+            remedy=f"Expected {expected}, importable from where this is started.",
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"Got {setting} = {name!r}, which is no function.")
+    return found  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilotfish.errors import ConfigError, MissingExtra, UnknownName
-from pilotfish.registry import Registry
+from pilotfish.registry import Registry, load_function
 from tests.conftest import REPOSITORY
 from tests.registries import REGISTRIES
 
@@ -111,3 +111,17 @@ def test_an_extra_brings_a_library_that_the_target_imports(where: str) -> None:
         )
         brought = [re.split(r"[<>=\[]", row)[0] for row in known["optional-dependencies"][extra]]
         assert any(library.replace("-", "_") in source for library in brought), (name, extra)
+
+
+def test_a_function_of_the_users_may_lie_where_the_command_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lies_where_it_was_started.py").write_text("def find(text): return [len(text)]\n")
+    name = "lies_where_it_was_started:find"
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ConfigError, match=r"finder = .*No module(?s:.*)importable from where"):
+        load_function("finder", name)
+    monkeypatch.chdir(tmp_path)
+    assert load_function("finder", name)("four") == [4]
+    with pytest.raises(ConfigError, match='Expected "x", or "module:function"'):
+        load_function("finder", "lies_where_it_was_started:none", others='"x"')

@@ -9,13 +9,17 @@ read go to the rejects. A report shows texts of the steps before this one, so pu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 
 from pilotfish.curate.personal_search import Search
 from pilotfish.curate.step import TEXT, Verdict
+from pilotfish.errors import UnknownName
 from pilotfish.models.redaction import Found, replace_found
+
+Action = Literal["redact", "tag", "drop"]
+ACTIONS = get_args(Action)
 
 
 class PersonalData:
@@ -33,7 +37,7 @@ class PersonalData:
         min_confidence: How sure the model must be, above 0 to 1; less finds more, also by mistake.
 
     Raises:
-        UnknownName: There is no such kind or model.
+        UnknownName: There is no such action, kind or model.
         MissingModel: The model was not pulled.
         ConfigError: There is no such function, or a number is out of range.
     """
@@ -42,12 +46,14 @@ class PersonalData:
 
     def __init__(
         self,
-        action: Literal["redact", "tag", "drop"] = "redact",
+        action: Action = "redact",
         kinds: list[str] | None = None,
         finder: str = "",
         model: str = "",
         min_confidence: float = 0.5,
     ) -> None:
+        if action not in ACTIONS:  # else a text would pass as it is
+            raise UnknownName("action of the step 'personal_data':", action, ACTIONS)
         self.action = action
         self.search = Search(self.name, kinds, finder, model, min_confidence)
 

@@ -8,7 +8,6 @@ first, then the function's, then the model's: what a later one finds is cut arou
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -17,6 +16,7 @@ from pilotfish.errors import ConfigError, UnknownName
 from pilotfish.models.load import load_tagger
 from pilotfish.models.protocols import Tagger
 from pilotfish.models.redaction import KINDS, Found, find_personal
+from pilotfish.registry import load_function
 
 Finder = Callable[[str], Iterable[tuple[int, int, str]]]
 
@@ -161,12 +161,4 @@ def _tagger(spec: str) -> Tagger:
 
 @cache
 def _load(finder: str) -> Finder:
-    module, _, name = finder.partition(":")
-    try:
-        function: Finder = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Got finder = {finder!r}, which cannot be loaded: {error}.",
-            remedy='Expected "module:function", importable from where this is started.',
-        ) from None
-    return function
+    return load_function("finder", finder)

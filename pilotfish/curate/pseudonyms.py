@@ -95,7 +95,7 @@ class Pseudonyms:
         natural: E-mail addresses and phone numbers keep their form; else all stand in brackets.
 
     Raises:
-        ConfigError: The key is missing or short, or a setting is wrong.
+        ConfigError: The key is missing or short, the mapping's folder is missing, or a setting is wrong.
         UnknownName: There is no such kind or model.
         MissingModel: The model was not pulled.
     """
@@ -123,6 +123,11 @@ class Pseudonyms:
             raise ConfigError(
                 f"The step 'pseudonyms': got a key of {len(self._key)} bytes, but expected at least "
                 f"{LEAST_KEY} random ones."
+            )
+        if not Path(mapping).absolute().parent.is_dir():  # here, not after the data were read
+            raise ConfigError(
+                f"The step 'pseudonyms': got mapping = {mapping!r}, but there is no such folder.",
+                remedy=f"mkdir -p {Path(mapping).parent}",
             )
         self.mapping = mapping
         self.natural = natural

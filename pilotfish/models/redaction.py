@@ -9,13 +9,12 @@ kilobyte of prose with numbers (0.37 s for a megabyte, on one core), in the reco
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
-from pilotfish.errors import ConfigError
+from pilotfish.registry import load_function
 
 Redact = Callable[[str], str]
 
@@ -212,16 +211,4 @@ def find_redactor(name: str) -> Redact | None:
         return None
     if name == PATTERNS:
         return redact_patterns
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Got redact = {name!r}, which cannot be loaded: {error}.",
-            remedy=f'Expected "{PATTERNS}", or "module:function", importable from where this is '
-            "started.",
-        ) from None
-    if not callable(found):
-        raise ConfigError(f"Got redact = {name!r}, which is no function.")
-    function: Redact = found
-    return function
+    return load_function("redact", name, others=f'"{PATTERNS}"')

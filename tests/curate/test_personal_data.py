@@ -174,8 +174,12 @@ def test_pseudonyms_of_what_a_model_finds(tmp_path: Path, key: str, tagger: str)
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(UnknownName, match="email"):
         PersonalData(kinds=["emial"])
+    with pytest.raises(UnknownName, match="Did you mean 'redact'"):
+        PersonalData("redcat")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot be loaded"):
         PersonalData(finder="nowhere:nothing")
+    with pytest.raises(ConfigError, match=r"no such folder.*\n.*mkdir"):
+        Pseudonyms(key, str(tmp_path / "none" / "mapping"))
     with pytest.raises(ConfigError, match="found 'person' at 0 to 2"):
         PersonalData(finder="tests.curate.test_personal_data:nonsense").apply(batch(["x"]))
     with pytest.raises(ConfigError, match="urandom"):
@@ -187,8 +191,11 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, key: str) -> No
     for path in (tmp_path / "bad", tmp_path / "none"):
         with pytest.raises(InputError, match="mapping"):
             read_mapping(path)
-    with pytest.raises(InputError, match="mapping"):
-        fit(Pseudonyms(key, str(tmp_path / "no" / "folder")), ["a@example.org"], tmp_path)
+    (tmp_path / "gone").mkdir()
+    step = Pseudonyms(key, str(tmp_path / "gone" / "mapping"))
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="Cannot write the mapping"):
+        fit(step, ["a@example.org"], tmp_path)
 
 
 @pytest.mark.parametrize("natural", [True, False])
