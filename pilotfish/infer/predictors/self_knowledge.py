@@ -27,6 +27,7 @@ from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.models.held import common_prefix
 from pilotfish.models.protocols import Encoder, TokenModel
 from pilotfish.models.scoring import token_model as load_token_model
 
@@ -238,8 +239,12 @@ def internal_confidence(
             end.
         form: Which layers are read.
     """
-    tokens = model.tokenize(PROMPT.format(query=query[:MAX_CHARS]))
-    said = model.tokenize(" Yes")[0], model.tokenize(" No")[0]
+    prompt = PROMPT.format(query=query[:MAX_CHARS])
+    # Read with the prompt: alone, some tokenizers write a space of their own before both answers.
+    yes, no = model.tokenize(f"{prompt} Yes"), model.tokenize(f"{prompt} No")
+    asked = common_prefix(yes, no)
+    said = yes[asked], no[asked]
+    tokens = [*getattr(model, "opening", ()), *yes[:asked]]
     last = min(window, len(tokens))
     try:
         if form == "internal" and isinstance(model, LayeredModel):

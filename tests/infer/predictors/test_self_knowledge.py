@@ -31,7 +31,10 @@ class YesMan:
         self.longest = longest
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return list(text.strip().encode()) if text.strip() in ("Yes", "No") else list(text.encode())
+        for said in (" Yes", " No"):  # one token
+            if text.endswith(said):
+                return [*text.removesuffix(said).encode(), ord(said[1])]
+        return list(text.encode())
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token])
@@ -92,6 +95,17 @@ def test_the_last_layer_is_summed_over_tokens() -> None:
     assert internal_confidence("banana", YesMan(), 3, 0.5) == pytest.approx(by_hand, abs=1e-6)
     assert internal_confidence("banana", YesMan(longest=20)) == 0, "longer than its context"
     assert internal_confidence("banana", Layered(longest=20), form="internal") == 0
+
+
+def test_tokenizers_that_write_spaces_and_openings_are_read_as_they_are() -> None:
+    class Spaced(YesMan):
+        opening = (7,)
+
+        def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+            return list(f" {text}".encode())
+
+    said = internal_confidence("banana", Spaced(), window=1)
+    assert said == pytest.approx(p(logit("banana", -3)), abs=1e-6)  # with <bos> and two spaces
 
 
 def test_internal_confidence_is_summed_over_layers_and_tokens() -> None:
