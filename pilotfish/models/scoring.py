@@ -49,7 +49,7 @@ class Scored:
         tokens: ``n`` tokens, of which the first may begin in the context.
         offsets: ``n`` places where the tokens begin in the text's UTF-8 bytes, below 0 in the context.
         surprisal: ``n`` negative log-probabilities in nats; nan for a first token with nothing before it.
-        size: The text's UTF-8 bytes.
+        size: The text's UTF-8 bytes, up to the end of the last token that was asked for.
     """
 
     tokens: tuple[int, ...]
@@ -197,7 +197,7 @@ class _Reading:
 
 def _read(model: TokenModel, text: str, context: Context, most: int | None) -> _Reading:
     if most is not None:
-        # A token stands for a byte or more, so that a long text need not be cut into all its tokens.
+        # A long text need not be cut into all its tokens; of 16 characters each are only runs of blanks.
         text = text[: 16 * most]
     head: list[int] = []
     together, boundary = text, 0

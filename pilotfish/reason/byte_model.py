@@ -103,6 +103,11 @@ class ByteModel:
         price: Price | None = getattr(self.model, "price", None)
         return price
 
+    @property
+    def opening(self) -> list[int]:
+        """What the model was trained to see before every text, counted from :data:`CONTROL` on."""
+        return [CONTROL + token for token in getattr(self.model, "opening", ())]
+
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The text's bytes; with ``special`` the model's own tokens, from :data:`CONTROL` on."""
         if special:

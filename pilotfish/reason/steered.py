@@ -7,6 +7,7 @@ a *view* of the request for each. Grammar, sampling and stop strings come after 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -65,7 +66,7 @@ class Steered:
         self._never = sorted({b for m in models if isinstance(m, ByteModel) for b in m.unwritable})
         self._views = list(views) or [None] * len(models)
         self._requests: dict[Prompts, int] = {}
-        self._next_request = REQUEST
+        self._numbers = itertools.count(REQUEST)
         self._decision = Decision(name, name, reason)
         self._worker = Worker(name)
         self._held: list[Held] = []
@@ -95,14 +96,18 @@ class Steered:
         prompts = tuple(
             tuple(model.prompt_tokens(view(request) if view else request)) for model, view in pairs
         )
+        return self._together(prompts)
+
+    def _together(self, prompts: Prompts) -> list[int]:
         if all(prompt == prompts[0] for prompt in prompts):
             return list(prompts[0])
-        if prompts not in self._requests:
-            if len(self._requests) == _REQUESTS:
+        number = self._requests.pop(prompts, None)
+        if number is None:
+            number = next(self._numbers)
+            if len(self._requests) == _REQUESTS:  # the one that was asked for longest ago
                 del self._requests[next(iter(self._requests))]
-            self._requests[prompts] = self._next_request
-            self._next_request += 1
-        return [self._requests[prompts]]
+        self._requests[prompts] = number
+        return [number]
 
     def prompts(self, token: int) -> Prompts:
         """What each member reads in place of a number of :meth:`prompt_tokens`.
@@ -110,7 +115,7 @@ class Steered:
         Raises:
             RequestRefused: It stands for nothing, or that was long ago.
         """
-        for prompts, number in self._requests.items():
+        for prompts, number in list(self._requests.items()):  # another thread may ask for more
             if number == token:
                 return prompts
         raise RequestRefused(f"Got token {token}, but expected one in [0, {self.vocab}).")
@@ -131,8 +136,14 @@ class Steered:
 
     @property
     def opening(self) -> list[int]:
-        """What the first member was trained to see before every text: ``<bos>``, or nothing."""
-        return list(getattr(self.models[0], "opening", ()))
+        """What the first member was trained to see before every text: ``<bos>``, or nothing.
+
+        Read byte by byte, each member sees its own; nothing where one has none.
+        """
+        own = tuple(tuple(getattr(model, "opening", ())) for model in self.models)
+        if not isinstance(self.models[0], ByteModel):
+            return list(own[0])
+        return self._together(own) if all(own) else []
 
     def session(self) -> SteeredSession:
         """Start an empty sequence in every member; all of them read the same tokens."""

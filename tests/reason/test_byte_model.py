@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models.load import Models
+from pilotfish.models.scoring import score
 from pilotfish.reason.byte_model import CONTROL, END, VOCAB, ByteModel
 from pilotfish.reason.byte_trie import ByteTrie
 from pilotfish.reason.rules import Mix
@@ -221,6 +222,38 @@ def test_members_of_two_vocabularies_are_mixed_by_their_texts() -> None:
         p, q = (exact(m, b"ababba"[: i + 1]) for m in (first, second))
         for outcome in (97, 98, END):
             assert row[outcome] == pytest.approx(0.4 * p[outcome] + 0.6 * q[outcome], abs=1e-5)
+
+
+def test_each_member_is_scored_after_its_own_opening() -> None:
+    first, second = TableModel(WORDS, seed=6), TableModel(("aa", "bab"), seed=7)
+    pair: list[Any] = [first, second]
+    mixed = Steered([ByteModel(m, least=0) for m in pair], Mix((0.4, 0.6), "linear"))
+    assert mixed.opening == []
+    for model, opening in zip(pair, ([tables.PROMPT], [tables.PROMPT, tables.PROMPT]), strict=True):
+        assert score(ByteModel(model, least=0), ["ab"])[0].scored == 1  # nothing before the first
+        model.opening = opening
+    p = prefix_probability(first, first.opening, b"ab")
+    assert score(ByteModel(first, least=0), ["ab"])[0].log_likelihood == pytest.approx(np.log(p))
+    for _ in range(300):  # more than are remembered
+        assert len(mixed.opening) == 1
+    a, b = (0.4 * prefix_probability(first, first.opening, t) for t in (b"a", b"ab"))
+    c, d = (0.6 * prefix_probability(second, second.opening, t) for t in (b"a", b"ab"))
+    expected = np.log(a + c) + np.log(0.4 * (b / a) + 0.6 * (d / c))
+    assert score(mixed, ["ab"])[0].log_likelihood == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_in_use_is_not_forgotten() -> None:
+    """A number stands for a prompt while it is asked for, whatever else is."""
+    model = TableModel()
+    views = [None, lambda request: Request.of(request.prompt + "b")]
+    whole = Steered([model, model], Mix((0.5, 0.5), "log"), views=views)
+    [number] = whole.prompt_tokens(Request.of("a"))
+    for length in range(1, 300):
+        whole.prompt_tokens(Request.of("b" * length))
+        assert whole.prompt_tokens(Request.of("a")) == [number]
+    assert whole.prompts(number)[0] == tuple(model.prompt_tokens(Request.of("a")))
+    with pytest.raises(RequestRefused, match="Got token"):
+        whole.prompts(number + 1)
 
 
 @pytest.mark.pulled
