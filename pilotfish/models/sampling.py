@@ -57,14 +57,15 @@ class Sampler:
 
     Args:
         params: ``temperature`` (>= 0; 0, the default, takes the likeliest token), ``top_k`` (0 is
-            off), ``top_p`` in (0, 1], ``min_p`` in [0, 1), ``seed`` (None draws a fresh one).
+            off), ``top_p`` in (0, 1], ``min_p`` in [0, 1], ``seed`` (None draws a fresh one).
 
     Raises:
         RequestRefused: A parameter is out of its range.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        self.temperature = number(params, "temperature", 0.0, 0.0, 100.0)
+        # As logits are divided by it: what is 0 in float32 is 0.
+        self.temperature = float(np.float32(number(params, "temperature", 0.0, 0.0, 100.0)))
         self.top_k = int(number(params, "top_k", 0, 0, 1e9))
         self.top_p = number(params, "top_p", 1.0, 1e-9, 1.0)
         self.min_p = number(params, "min_p", 0.0, 0.0, 1.0)
@@ -80,9 +81,17 @@ class Sampler:
             logits: Of every token.
             proposal: A draft's token. The result follows the same distribution with it as without, and
                 is the draft's as often as that allows.
+
+        Raises:
+            RequestRefused: All are -inf, as where a grammar allows only what a model never says.
         """
+        best = int(logits.argmax())
+        if logits[best] == -np.inf:
+            raise RequestRefused(
+                "No token may come next: what the grammar allows is nothing that the model says."
+            )
         if self.temperature == 0.0:
-            return int(logits.argmax())
+            return best
         kept, p = self.distribution(logits)
         if proposal is None:
             return self.draw(kept, p)

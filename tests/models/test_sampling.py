@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from pilotfish.errors import RequestRefused
 from pilotfish.models.sampling import Sampler
 
 
@@ -54,6 +55,19 @@ def test_kept_tokens_are_those_of_a_full_sort(seed: int, spread: float, **shape:
 def test_equal_logits_are_kept_in_the_order_of_tokens() -> None:
     kept, _ = Sampler({"temperature": 1, "top_k": 3}).distribution(np.zeros(9, np.float32))
     assert kept.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-60, 1e-30, 1.0])
+def test_what_is_impossible_is_never_drawn(temperature: float) -> None:
+    sampler = Sampler({"temperature": temperature, "top_p": 0.9, "min_p": 0.1})
+    one = np.full(9, -np.inf, np.float32)
+    with pytest.raises(RequestRefused, match="No token may come next"):
+        sampler.choose(one)
+    one[4] = -50.0
+    assert sampler.choose(one) == 4
+    one[5] = -51.0
+    if temperature < 1:
+        assert sampler.choose(one) == 4
 
 
 def test_draws_follow_the_probabilities() -> None:
