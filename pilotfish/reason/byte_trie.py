@@ -63,7 +63,7 @@ class ByteTrie:
         order.sort(key=tokens.__getitem__)
         self.tokens = np.array(order, dtype=np.intp)
         self._bytes = [tokens[token] for token in order]
-        self._spans: dict[bytes, Span | None] = {}
+        self._spans: dict[bytes, Span] = {}
 
     def probabilities(self, row: Floats) -> tuple[Doubles, float]:
         """Of each of :attr:`tokens`, and of an end; what stands for nothing is left out, the sum is 1."""
@@ -75,9 +75,12 @@ class ByteTrie:
 
     def span(self, prefix: bytes) -> Span | None:
         """The tokens that begin with ``prefix``; None when there are none."""
-        if prefix not in self._spans:
-            self._spans[prefix] = self._find(prefix)
-        return self._spans[prefix]
+        span = self._spans.get(prefix)
+        if span is None:
+            span = self._find(prefix)
+            if span is not None:  # there are so many of these only
+                self._spans[prefix] = span
+        return span
 
     def longest(self, text: bytes) -> int:
         """The place of the token that covers most of the beginning of ``text``; -1: there is none."""

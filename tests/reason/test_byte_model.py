@@ -200,6 +200,13 @@ def test_spans_of_the_trie_are_those_of_a_scan(tokens: list[bytes]) -> None:
         assert span.following.tolist() == sorted({t[len(prefix)] for t in longer})
 
 
+def test_what_no_token_begins_with_is_not_remembered() -> None:
+    trie = ByteTrie([b"a", b"ab"], [])
+    assert all(trie.span(b"ab" + bytes(rest)) is None for rest in range(1, 1000))
+    assert trie.span(b"ab") is trie.span(b"ab") is not None
+    assert len(trie._spans) == 1
+
+
 def test_the_same_network_mixed_with_itself_writes_what_it_writes_alone() -> None:
     """A linear mix of equal members is the member, also read by bytes."""
     model = TableModel(WORDS, seed=4, ends=-1.0)
