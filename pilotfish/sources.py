@@ -1,7 +1,8 @@
-"""Opening the user's file: which format it is, whether it is text at all, and its lines, bounded.
+"""Opening the user's files: which format one is, whether it is text at all, and its lines, bounded.
 
 Lines come as bytes and are never longer than a limit, so one line of 100 MB costs no memory. Text is
-UTF-8, with or without a byte-order mark; UTF-16 is recognised by its mark and recoded on the way.
+UTF-8, with or without a byte-order mark; UTF-16 is recognised by its mark and recoded on the way. Files
+to write are looked at before the work begins, not when it is done.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -130,6 +131,40 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise InputError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
+
+
+def writable(path: str | Path, endings: Collection[str] = ()) -> Path:
+    """A file to write, looked at before the work for it begins.
+
+    Args:
+        path: Where it will be.
+        endings: Of its name, such as ``.jsonl``, of which it must have one; none for any.
+
+    Raises:
+        InputError: It has another ending, is a folder, or lies in a folder that is not there.
+    """
+    path = Path(path)
+    if endings and path.suffix not in endings:
+        raise InputError(
+            f"Got {str(path)!r}, but expected a file that ends in {', '.join(endings)}."
+        )
+    if path.is_dir():
+        raise InputError(f"Got the folder {str(path)!r}, but expected a file to write.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(
+            f"Cannot write {str(path)!r}: there is no folder {str(path.parent)!r}.",
+            remedy=f"mkdir -p {path.parent}",
+        )
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what writing a file raises into :class:`InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
 
 
 def lines(handle: BinaryIO, max_bytes: int) -> Iterator[Line]:

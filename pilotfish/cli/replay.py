@@ -94,7 +94,11 @@ def replay(
     """
     from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.replay import replay as run
+    from pilotfish.loop.routing_plot import ENDINGS, draw_curves
+    from pilotfish.sources import writable
 
+    if plot is not None:  # before the work, not after it
+        writable(plot, ENDINGS)
     dials = dials_from(max_cost, strong_share, min_quality, max_latency, agree, agree_on, pattern)
     recorded = recorded_in(outcomes, models, prompt, column, price, answer_tokens)
     wanted = policy or ["single", "knn", "stacked", "oracle"]
@@ -109,8 +113,6 @@ def replay(
         encoder=load_joined(encoder),
     )
     if plot is not None:
-        from pilotfish.loop.routing_plot import draw_curves
-
         draw_curves(scores, recorded, plot)
     if as_json:
         typer.echo(json.dumps([_row(score) for score in scores]))

@@ -48,7 +48,11 @@ def score(
     from pilotfish.loop.rows import read_rows, write_rejects
     from pilotfish.models.scoring import Scored, token_model, total_perplexity
     from pilotfish.models.scoring import score as score_texts
+    from pilotfish.sources import writable
 
+    for file_to_write in (out, rejects):
+        if file_to_write is not None:
+            writable(file_to_write)
     rows = read_rows(inputs, fields=[text, given] if given else [text])
     if rejects is not None:
         write_rejects(rows, rejects)
@@ -93,9 +97,14 @@ def score(
 def _opened(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
-    else:
-        with out.open("w", encoding="utf-8") as file:
+        return
+    from pilotfish.sources import writing
+
+    part = out.with_name(out.name + ".part")  # the inputs may be overwritten, but not by half
+    with writing(out):
+        with part.open("w", encoding="utf-8") as file:
             yield file
+        part.replace(out)
 
 
 def _known(value: float) -> float | None:

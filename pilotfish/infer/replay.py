@@ -98,8 +98,13 @@ def replay(
 
     Raises:
         UnknownName: A policy, predictor or signal has no such name.
-        InputError: The outcomes do not hold what a policy needs, or no setting keeps a dial.
+        InputError: The outcomes do not hold what a policy needs, no setting keeps a dial, or ``seeds`` or
+            ``samples`` is out of range.
     """
+    if seeds < 1 or samples < 0:
+        raise InputError(
+            f"Got seeds={seeds} and samples={samples}, but expected at least 1 and at least 0."
+        )
     wanted = dials or Dials()
     for name in policies:
         if name != ORACLE:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from pilotfish.config import Config, load_config
-from pilotfish.errors import BudgetSpent, InputError
+from pilotfish.errors import BudgetSpent
 from pilotfish.loop.answers import Kind
 from pilotfish.loop.artifact import OffloadedModel
 from pilotfish.loop.extraction import ExtractionModel, asks_for
@@ -24,8 +23,10 @@ from pilotfish.models.cached import CachedModel
 from pilotfish.models.protocols import Model
 from pilotfish.progress import Progress
 from pilotfish.records import Request
+from pilotfish.sources import writable, writing
 from pilotfish.store.store import Store, open_store
 
+ENDINGS = (".jsonl", ".csv", ".parquet")
 BATCH = 10_000  # inputs scored at once: a few hundred MB at most
 
 
@@ -103,9 +104,13 @@ def apply(
         progress: Watches.
 
     Raises:
-        InputError: The file lacks the prompt's columns or cannot be read.
+        InputError: The file lacks the prompt's columns or cannot be read, or a file cannot be written.
         ArtifactError: The artifact cannot be loaded.
     """
+    if isinstance(out, str | Path):
+        writable(out, ENDINGS)
+    if rejects is not None:
+        writable(rejects)
     config = config or load_config()
     watch = progress or Progress()
     if isinstance(artifact, OffloadedModel):
@@ -189,12 +194,11 @@ def _write(out: str | Path | IO[str], lines: Iterator[dict[str, Any]]) -> None:
         out.writelines(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
         return
     path = Path(out)
-    if path.suffix not in {".jsonl", ".csv", ".parquet"}:
-        raise InputError(f"Got output {str(path)!r}, but expected .jsonl, .csv or .parquet.")
     part = path.with_name(path.name + ".part")
-    with ExitStack() as stack:
+    with writing(path):
         if path.suffix == ".jsonl":
-            _write(stack.enter_context(part.open("w", encoding="utf-8")), lines)
+            with part.open("w", encoding="utf-8") as file:
+                _write(file, lines)
         else:
             import pyarrow as pa
             from pyarrow.csv import write_csv
@@ -202,4 +206,4 @@ def _write(out: str | Path | IO[str], lines: Iterator[dict[str, Any]]) -> None:
 
             table = pa.Table.from_pylist(list(lines))
             (write_csv if path.suffix == ".csv" else write_table)(table, part)
-    part.replace(path)
+        part.replace(path)

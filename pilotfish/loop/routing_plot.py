@@ -13,8 +13,10 @@ import numpy as np
 from pilotfish.errors import InputError
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.replay import Score
+from pilotfish.sources import writable, writing
 
 LINES = ("-", "--", "-.", ":")
+ENDINGS = (".svg", ".png", ".pdf")
 
 
 def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -> None:
@@ -26,13 +28,11 @@ def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -
         path: Where to.
 
     Raises:
-        InputError: Costs are unknown, or the file's ending is not one of these.
+        InputError: Costs are unknown, the file's ending is not one of these, or it cannot be written.
     """
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise InputError(f"Got {path.name!r}, but expected a file that ends in .svg, .png or .pdf.")
+    path = writable(path, ENDINGS)
     if not all(len(score.curve) for score in scores):
         raise InputError(
             "A plot needs the cost of every answer, but some are unknown.",
@@ -62,5 +62,5 @@ def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -
     # Same input, same file: no date in it, and identifiers that do not change.
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.hashsalt": "pilotfish"}):
+    with writing(path), mpl.rc_context({"svg.hashsalt": "pilotfish"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)

@@ -34,6 +34,7 @@ from pilotfish.sources import (
     lines,
     open_text,
     reading,
+    writing,
 )
 
 __all__ = ["FORMATS", "Reject", "Rows", "Template", "as_text", "read_rows", "write_rejects"]
@@ -122,9 +123,13 @@ def read_rows(
 
 
 def write_rejects(rows: Rows | Iterable[Reject], path: str | Path) -> None:
-    """Write refused rows as JSON lines with ``line``, ``reason`` and ``text``."""
+    """Write refused rows as JSON lines with ``line``, ``reason`` and ``text``.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     rejects = rows.rejects if isinstance(rows, Rows) else rows
-    with Path(path).open("wb") as out:
+    with writing(Path(path)), Path(path).open("wb") as out:
         for reject in rejects:
             out.write(msgspec.json.encode(reject) + b"\n")
 

@@ -181,3 +181,33 @@ def test_a_router_learns_from_the_gateways_store(tmp_path: Path) -> None:
     assert made["cost"]["value"] < made["large_cost"]["value"]
     (single,) = json.loads(call("replay", url, "--policy", "single", "--seeds", 1, "--json"))
     assert single["measures"]["quality"]["value"] == 1
+
+
+def refused(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert isinstance(done.exception, InputError), done.output
+    return str(done.exception)
+
+
+def test_what_cannot_be_is_told_before_the_work(file: Path, tmp_path: Path) -> None:
+    work = ["replay", file, "--policy", "no-such-policy"]  # what would be told when the work begins
+    assert "there is no folder" in refused(*work, "--plot", tmp_path / "none" / "curves.svg")
+    assert "ends in .svg, .png, .pdf" in refused(*work, "--plot", tmp_path / "curves.gif")
+    assert "Got the folder" in refused(*work, "--plot", folder(tmp_path / "curves.svg"))
+    assert "seeds=0 and samples=200" in refused(*work, "--seeds", 0)
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_show_tells_what_a_route_is(file: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "route"
+    call("route", "fit", file, "--out", artifact, "--policy", "knn", "--strong-share", 0.5)
+    said = call("show", artifact)
+    assert said.startswith("route: routing, 0.")
+    assert "\npolicy: knn\n" in said
+    assert re.search(r"^strong share: 0\.\d+ \(0\.\d+ to [01](\.\d+)?\)$", said, re.MULTILINE)
+    card = json.loads(call("show", artifact, "--json"))
+    assert (card["card"]["kind"], card["result"]) == ("routing", None)

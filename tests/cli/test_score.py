@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import pilotfish as pf
 from pilotfish.cli.main import app
+from pilotfish.errors import ConfigError, InputError
 from tests.models import tiny_gguf
 
 TEXTS = ["the other water", "a", "ab the cab", "größe 日本"]
@@ -51,3 +52,19 @@ def test_rows_keep_their_columns_and_get_the_functions_scores(model: str) -> Non
     wanted = pf.score(model, TEXTS, given="the ", max_tokens=3)
     for line, text in zip(Path("o.jsonl").read_text().splitlines(), wanted, strict=True):
         assert json.loads(line)["perplexity"] == pytest.approx(text.perplexity, rel=1e-3)
+
+
+def test_scores_go_to_a_file_whole_or_not_at_all(model: str) -> None:
+    Path("in.jsonl").write_text('{"text": "the other water"}\n')
+    for option in ("--out", "--rejects"):
+        done = CliRunner().invoke(app, ["score", "no-such-model", "in.jsonl", option, "no/o.jsonl"])
+        assert isinstance(done.exception, InputError)
+        assert "there is no folder 'no'" in str(done.exception)
+    done = CliRunner().invoke(
+        app, ["score", model, "in.jsonl", "--out", "in.jsonl", "--max-tokens", "0"]
+    )
+    assert isinstance(done.exception, ConfigError)
+    assert Path("in.jsonl").read_text() == '{"text": "the other water"}\n'
+    done = CliRunner().invoke(app, ["score", model, "in.jsonl", "--out", "in.jsonl"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("in.jsonl").read_text())["tokens"] > 0
