@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,7 @@ def write_encoder(folder: Path, seed: int = 0) -> Path:
     assert json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
 
     matrix = np.random.default_rng(seed).normal(size=(len(alphabet), DIM)).astype(np.float32)
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"])
-        for name in ("input_ids", "attention_mask")
-    ]
-    output = helper.make_tensor_value_info("states", TensorProto.FLOAT, ["n", "t", DIM])
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["matrix", "input_ids"], ["states"])],
-        "tiny",
-        inputs,
-        [output],
-        [numpy_helper.from_array(matrix, "matrix")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(folder / "model.onnx"))
+    _save_rows(folder, matrix, ("input_ids", "attention_mask"), "states")
     return folder
 
 
@@ -69,15 +57,18 @@ def write_tagger(folder: Path) -> Path:
         elif letter.isascii() and letter.isupper():
             label = 1 if letter <= "M" else 2
         matrix[i, label] = 4.0  # the label has a probability of 0.93, each other one 0.017
-    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "t"])]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", "t", len(LABELS)])
+    _save_rows(folder, matrix, ("input_ids",), "logits")
+    return folder
+
+
+def _save_rows(folder: Path, matrix: np.ndarray, inputs: Sequence[str], output: str) -> None:
+    """A network that gives each token its row of a matrix."""
     graph = helper.make_graph(
-        [helper.make_node("Gather", ["matrix", "input_ids"], ["logits"])],
+        [helper.make_node("Gather", ["matrix", "input_ids"], [output])],
         "tiny",
-        inputs,
-        [output],
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "t"]) for name in inputs],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", "t", matrix.shape[1]])],
         [numpy_helper.from_array(matrix, "matrix")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(folder / "model.onnx"))
-    return folder
