@@ -51,6 +51,7 @@ from pilotfish.distill.truncated import (
 )
 from pilotfish.errors import InputError
 from pilotfish.models.held import common_prefix
+from pilotfish.models.identity import file_identity
 from pilotfish.models.protocols import TokenModel
 from pilotfish.models.transformers import TransformersModel
 from pilotfish.models.trimmed_head import HEAD_TOKENS
@@ -146,7 +147,7 @@ def distill_draft(
 
     Raises:
         ConfigError: The teacher has fewer layers, or its output layer is not a plain matrix.
-        InputError: There are too few prompts.
+        InputError: There are too few prompts, or the folder of the parts holds those of another model.
         UnknownName: No divergence is called that.
     """
     settings, began = settings or DraftSettings(), time.monotonic()
@@ -156,6 +157,7 @@ def distill_draft(
     chosen = first_layers(depth(teacher.network), settings.layers)
     reads = [tuple(teacher.prompt_tokens(prompt)) for prompt in prompts]
     learn, measure = _split(list(dict.fromkeys(reads)), settings)
+    _claim(work, repr((file_identity(teacher.path), settings.answer, settings.tuning.seed)))
     write = functools.partial(
         continue_prompts,
         writer or teacher,
@@ -260,6 +262,19 @@ def save_draft(
         )
         lists = {HEAD_TOKENS: list(kept)} if len(kept) < teacher.vocab else {}
         save_artifact(out, card, json_files=lists, files=files)
+
+
+def _claim(work: Path, made_of: str) -> None:
+    """Refuse parts of another run: one of a model with the same tokens would be taken for this one's."""
+    work.mkdir(parents=True, exist_ok=True)
+    note = work / "made-of.txt"
+    before = note.read_text("utf-8") if note.exists() else ""
+    if before and before != made_of:
+        raise InputError(
+            f"{work} holds parts of a draft of another model, length of answers or seed.",
+            remedy="Name another folder for the draft, or remove that one.",
+        )
+    note.write_text(made_of, "utf-8")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_what_cannot_be_done_is_said(teacher: Any, tmp_path: Path, torch: Any) -
         distill_draft(teacher, PROMPTS, tmp_path / "d", settings(layers=3))
     with pytest.raises(InputError, match="4 different prompts"):
         distill_draft(teacher, [*PROMPTS[:4], PROMPTS[0]], tmp_path / "d", settings())
+    plan = settings(tokens=30, prompts=0, tuning={"epochs": 1})
+    distill_draft(teacher, PROMPTS, tmp_path / "d", plan)
+    weights = teacher.path / "model.safetensors"  # another model of the same tokens
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 10**9))
+    for other in (plan, settings(answer=8)):
+        with pytest.raises(InputError, match="parts of a draft of another model"):
+            distill_draft(teacher, PROMPTS, tmp_path / "d", other)
     with pytest.raises(UnknownName, match="divergence"):
         distill_draft(teacher, PROMPTS, tmp_path / "d", settings(divergence="kl"))
     with pytest.raises(InputError, match="a token to learn"):
