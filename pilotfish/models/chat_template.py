@@ -35,7 +35,7 @@ def render(
     >>> render(None, [{"role": "user", "content": "Once upon"}])
     'Once upon'
     """
-    plain = [{**message, "content": _text(message)} for message in messages]
+    plain = [{**message, "content": text_of(message)} for message in messages]
     if template is None:
         return "\n\n".join(message["content"] for message in plain)
     import jinja2
@@ -71,7 +71,12 @@ def after_answer(template: str, *, bos: str = "", eos: str = "") -> str:
     return text.partition(answer)[2]
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def text_of(message: Mapping[str, Any]) -> str:
+    """A message's content, its text parts joined.
+
+    Raises:
+        RequestRefused: It has no role, or holds something else than text.
+    """
     if not isinstance(message.get("role"), str):
         raise RequestRefused(f"Got a message without a role: {dict(message)!r:.200}.")
     content = message.get("content") or ""

@@ -22,21 +22,22 @@ import msgspec
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError
+from pilotfish.models.chat_template import text_of
 from pilotfish.models.protocols import Model, TokenModel
 from pilotfish.models.settings import read_settings
 from pilotfish.reason.byte_model import ByteModel
 from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered, View
-from pilotfish.records import Json, Request
+from pilotfish.records import Request
 
 
 class ViewSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     r"""What one member reads in place of the request.
 
     Attributes:
-        find: A regular expression; all that it matches in any message is replaced.
+        find: A regular expression; all that it matches in any message's text is replaced.
         replace: By what; ``\1`` is the first group.
-        system: A system message in place of the request's own.
+        system: A system message in place of the request's own, and of a developer's.
     """
 
     find: str = ""
@@ -205,15 +206,12 @@ def _view(name: str, settings: ViewSettings) -> View | None:
     def look(request: Request) -> Request:
         messages = list(request.messages)
         if settings.system is not None:
-            rest = [m for m in messages if m.get("role") != "system"]
+            rest = [m for m in messages if m.get("role") not in ("system", "developer")]
             messages = [{"role": "system", "content": settings.system}, *rest]
         if pattern is not None:
-            messages = [_replaced(message, pattern, settings.replace) for message in messages]
+            texts = [pattern.sub(settings.replace, text_of(message)) for message in messages]
+            pairs = zip(messages, texts, strict=True)
+            messages = [{**message, "content": text} for message, text in pairs]
         return replace(request, messages=tuple(messages))
 
     return look
-
-
-def _replaced(message: Json, pattern: re.Pattern[str], by: str) -> Json:
-    content = message.get("content")
-    return {**message, "content": pattern.sub(by, content)} if isinstance(content, str) else message

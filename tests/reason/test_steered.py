@@ -16,6 +16,7 @@ from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.load import Models
 from pilotfish.models.protocols import StreamingModel, TokenModel
+from pilotfish.reason.kinds import Contrast
 from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered
 from pilotfish.records import Completion, Request, Usage
@@ -96,6 +97,9 @@ def test_members_may_read_different_requests(members: list[LlamaModel]) -> None:
     expected = oracle(contrast(1.0, 0.2), members[0], [0, 0], ["the cab", "the a dog"], 12)
     assert ask(whole).text == expected
     assert ask(whole).text != ask(models.load("one")).text
+    parts = [{"type": "text", "text": text} for text in ("the c", "ab")]
+    request = Request(({"role": "user", "content": parts},), {"max_tokens": 12})
+    assert asyncio.run(whole.complete(request)).text == expected  # what parts hold is replaced, too
     for model in models.built().values():
         model.close()  # type: ignore[attr-defined]
 
@@ -217,6 +221,21 @@ def test_steering_can_be_nested(members: list[LlamaModel]) -> None:
 
 def proxy_of_two(rows: Any) -> Any:
     return Mix((1.0, 0.5))(rows)
+
+
+def test_a_view_keeps_nothing_of_other_instructions() -> None:
+    settings = {"views": [{}, {"system": "public", "find": "secret", "replace": "it"}]}
+    models: list[Any] = [TableModel()]
+    whole = Contrast.from_members("whole", models, settings, Config())
+    roles = ("system", "developer", "user")
+    request = Request(tuple({"role": role, "content": f"secret of {role}"} for role in roles))
+    view = whole._views[1]
+    assert view is not None
+    assert view(request).messages == (
+        {"role": "system", "content": "public"},
+        {"role": "user", "content": "it of user"},
+    )
+    whole.close()
 
 
 def test_what_only_pads_a_vocabulary_is_cut_off() -> None:
