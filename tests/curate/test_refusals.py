@@ -214,6 +214,17 @@ def test_an_error_in_a_step_says_where(tmp_path: Path) -> None:
     assert raised.value.__notes__ == ["In the step 'wrong', on 1 rows from 0 to 0."]
 
 
+def test_a_step_that_cannot_be_sent_to_workers_is_told(corpus: Path, tmp_path: Path) -> None:
+    class Local(_Wrong):
+        pass
+
+    step = Local(lambda batch: Verdict({}))
+    with pytest.raises(ConfigError, match=r"cannot be sent(?s:.*)top of a module"):
+        Pipeline([step]).run(
+            corpus, tmp_path / "out", engine="processes", workers=2, shard_bytes=50_000
+        )
+
+
 def test_things_that_are_no_steps() -> None:
     with pytest.raises(ConfigError, match="as a step"):
         Pipeline([np.mean])  # type: ignore[list-item]

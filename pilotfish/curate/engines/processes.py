@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from pilotfish.curate.engines.local import run_local
@@ -22,7 +24,7 @@ from pilotfish.curate.files import Piece
 from pilotfish.curate.memory import use_system_memory
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece
-from pilotfish.errors import InputError
+from pilotfish.errors import ConfigError, InputError
 
 LOOK_SECONDS = 0.25  # how often progress is looked at
 AHEAD = 2  # pieces a worker that are handed out before they are needed
@@ -44,10 +46,12 @@ def run_processes(
 
     Raises:
         InputError: A worker was killed, most likely for want of memory.
+        ConfigError: A step cannot be sent to other processes.
     """
     if workers == 1:
         yield from run_local(job, pieces, workers, beat)
         return
+    _sendable(job)
     context = multiprocessing.get_context("spawn")
     progress: Any = context.Array("q", 3)
     seen = [0, 0]
@@ -78,12 +82,23 @@ def run_processes(
     except BrokenProcessPool as error:
         raise InputError(
             "A worker process was killed, most likely because memory ran out.",
-            remedy="Use fewer --workers, and run the same command again: what is finished is kept.",
+            remedy="Use fewer --workers, and run the same command again: what is finished is kept. "
+            'A script of your own must run pipelines under if __name__ == "__main__": alone.',
         ) from error
     finally:
         with _uninterrupted():
             progress[STOP] = 1  # those who are still at work end with the batch they are at
         pool.shutdown(cancel_futures=True)
+
+
+def _sendable(job: Job) -> None:
+    try:
+        ForkingPickler.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"A step cannot be sent to worker processes: {error}.",
+            remedy='Define its class at the top of a module, or use the engine "local".',
+        ) from error
 
 
 @contextlib.contextmanager
