@@ -44,6 +44,8 @@ def rep_n(texts: Sequence[Words], n: int) -> float:
 def diversity(texts: Sequence[Words]) -> float:
     """Product of 1 - rep-n over n = 2, 3 and 4, in [0, 1]: 1 where no n-gram is repeated.
 
+    nan where no text has four words.
+
     >>> diversity(["a b c d e"])
     1.0
     """
@@ -86,7 +88,7 @@ def divergence_frontier(
         In (0, 1]; 1 where both fill all bins alike.
 
     Raises:
-        InputError: A sample is empty, or the dimensions differ.
+        InputError: As of :func:`quantise`.
     """
     ours, theirs, bins = quantise(texts, references, bins=bins, seed=seed)
     counts = [np.bincount(labels, minlength=bins) + smoothing for labels in (ours, theirs)]
@@ -108,7 +110,8 @@ def quantise(
         seed: Of both.
 
     Raises:
-        InputError: A sample is empty, or the dimensions differ.
+        InputError: A sample is empty, the dimensions differ, a number is not finite, or ``bins`` is
+            below 1.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -121,10 +124,17 @@ def quantise(
         )
     if not len(ours) or not len(theirs):
         raise InputError(f"Got {len(ours)} texts and {len(theirs)} references, but expected some.")
-    rows = normalize(np.vstack([ours, theirs]))
+    rows = np.vstack([ours, theirs])
+    if not np.isfinite(rows).all() or (bins is not None and bins < 1):
+        raise InputError(
+            f"Got embeddings that are not finite, or bins={bins}, but expected 1 or more."
+        )
+    rows = normalize(rows)
     if bins is None:
         bins = max(2, round(min(len(ours), len(theirs)) / 10))
     bins = min(bins, len(np.unique(rows, axis=0)))
+    if bins == 1:  # all alike: there is no variance to reduce
+        return np.zeros(len(ours), np.int64), np.zeros(len(theirs), np.int64), 1
     reduced = PCA(random_state=seed).fit(rows)
     kept = int(np.searchsorted(np.cumsum(reduced.explained_variance_ratio_), 0.9)) + 1
     points = reduced.transform(rows)[:, :kept]

@@ -111,3 +111,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
         divergence_frontier(np.ones((3, 2)), np.ones((3, 4)))
     with pytest.raises(InputError, match="0 texts"):
         divergence_frontier(np.ones((0, 2)), np.ones((3, 2)))
+    with pytest.raises(InputError, match="not finite"):
+        divergence_frontier([[1.0, math.nan]], [[1.0, 0.0]])
+    with pytest.raises(InputError, match="bins=0"):
+        divergence_frontier([[1.0, 0.0]], [[1.0, 0.0]], bins=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_embeddings_that_are_all_the_same_are_alike(value: float) -> None:
+    assert divergence_frontier(np.full((5, 3), value), np.full((4, 3), value)) == pytest.approx(
+        1, abs=0.01
+    )
