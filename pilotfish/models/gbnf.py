@@ -21,6 +21,10 @@ _COUNT = re.compile(r"\{[ \t]*(\d+)[ \t]*(?:(,)[ \t]*(\d*)[ \t]*)?\}")
 _SHORT = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "[": "[", "]": "]"}
 _LONG = {"x": 2, "u": 4, "U": 8}
 _EMPTY = '""'
+# What is not closed goes to the end, so that the whole takes one pass.
+_MARK = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\r\n]*|[()]', re.DOTALL)
+LONGEST = 100_000  # characters
+DEEPEST = 100  # brackets in each other
 # Else, where only one text can follow, only the tokens are allowed that the tokenizer makes of it.
 _OPTIONS = '%llguidance {"no_forcing": true}'
 
@@ -37,6 +41,28 @@ def gbnf_to_lark(text: str) -> str:
     r0: /\x{61}/ /[\x{30}-\x{39}]/?
     """
     return _Reader(text).grammar()
+
+
+def refuse_huge(text: str) -> None:
+    """Refuse a grammar that a parser which calls itself may have no stack for.
+
+    llama.cpp's ends the process at some 100,000 brackets in each other, or rules of which each asks for
+    the next.
+
+    Raises:
+        RequestRefused: It has more than :data:`LONGEST` characters, or :data:`DEEPEST` brackets in each
+            other.
+    """
+    depth = deepest = 0
+    for mark in _MARK.finditer(text[:LONGEST]):
+        depth += {"(": 1, ")": -1}.get(mark.group(), 0)
+        deepest = max(deepest, depth)
+    if len(text) > LONGEST or deepest > DEEPEST:
+        raise RequestRefused(
+            f"Got a grammar of {len(text)} characters with {deepest} brackets in each other, but "
+            f"expected at most {LONGEST} and {DEEPEST}.",
+            remedy="Give rules names in place of brackets.",
+        )
 
 
 class _Reader:

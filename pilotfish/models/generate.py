@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilotfish.errors import RequestRefused
+from pilotfish.models.gbnf import refuse_huge
 from pilotfish.models.protocols import Floats, Grammar, TokenModel
 from pilotfish.models.sampling import Proposal, Sampler, StopScanner, log_softmax, number
 from pilotfish.models.worker import Check, Emit
@@ -170,6 +171,7 @@ def grammar_of(model: TokenModel, params: Mapping[str, Any]) -> Grammar | None:
     form = params.get("response_format") or {"type": "text"}
     kind = form.get("type") if isinstance(form, Mapping) else form
     if params.get("grammar"):
+        refuse_huge(str(params["grammar"]))
         return model.grammar(str(params["grammar"]))
     if kind == "text":
         return None

@@ -29,8 +29,9 @@ from pilotfish.models import chat_template, llama_labels
 from pilotfish.models.batching import distinct
 from pilotfish.models.generate import NOTHING, write
 from pilotfish.models.identity import file_identity
-from pilotfish.models.llama_cache import Cache, HeldPrompt, LlamaSession
+from pilotfish.models.llama_cache import Cache, HeldPrompt
 from pilotfish.models.llama_runtime import Context, Floats, Grammar, Weights
+from pilotfish.models.llama_session import LlamaSession
 from pilotfish.models.llama_threads import ThreadChoice
 from pilotfish.models.sampling import log_softmax
 from pilotfish.models.settings import read_settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from pilotfish.errors import RequestRefused
 from pilotfish.models.calls import ask, stream, wait
+from pilotfish.models.gbnf import refuse_huge
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.sampling import Sampler, StopScanner
 from pilotfish.records import Chunk, Completion, Request
@@ -163,6 +165,34 @@ def test_stop_strings_end_the_answer_and_do_not_show(model: LlamaModel) -> None:
     cut = ask(model, "Hi", max_tokens=20, stop=stop)
     assert cut.text == full[: full.index(stop)]
     assert cut.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        "root ::= " + "(" * 300_000 + '"a"' + ")" * 300_000,  # these two would end the process
+        "\n".join(f"a{i} ::= a{i + 1}" for i in range(300_000)) + '\na300000 ::= "x"\nroot ::= a0',
+        "root ::= " + "(" * 101 + '"a"' + ")" * 101,
+    ],
+)
+def test_grammars_that_no_stack_holds_are_refused(model: LlamaModel, grammar: str) -> None:
+    with pytest.raises(RequestRefused, match="brackets in each other"):
+        ask(model, "Hi", grammar=grammar)
+
+
+def test_what_is_not_closed_takes_one_look() -> None:
+    began = time.monotonic()
+    for unclosed in ("[", '"', "\\", '["'):
+        refuse_huge("root ::= " + unclosed * 40_000)
+    assert time.monotonic() - began < 5
+
+
+def test_brackets_that_are_letters_do_not_count(model: LlamaModel) -> None:
+    letters = '"(" [(\\](] ' * 100
+    grammar = f"root ::= {letters} # {'(' * 200}\n"
+    assert ask(model, "Hi", grammar=grammar, max_tokens=3).text[0] == "("
+    deep = "root ::= " + "(" * 100 + '"a"' + ")" * 100
+    assert ask(model, "Hi", grammar=deep).text == "a"
 
 
 def test_a_limit_of_null_is_no_limit_and_hides_none(model: LlamaModel) -> None:
