@@ -116,9 +116,10 @@ class Grade:
         grades, wrong = ask_grades(self.model, prompts, f"curate-{self.name}", self.concurrency)
         given = ~np.isnan(grades)
         if given.sum() < MIN_GRADED:
+            why = "" if given.all() else f" One answer was: {wrong!r:.200}"
             raise InputError(
                 f"The step 'grade': {given.sum()} of {len(texts)} texts got a grade from "
-                f"{self.model!r}, but expected at least {MIN_GRADED}. One answer was: {wrong!r:.200}",
+                f"{self.model!r}, but expected at least {MIN_GRADED}.{why}",
                 remedy="Give more rows, or another model.",
             )
         rows = load_encoder(self.encoder).encode(
@@ -135,7 +136,8 @@ class Grade:
             return self.reduce(states, folder), ""
         texts = self._sampled(states)
         asked = min(self.sample, round(len(texts) / share))
-        size = len(PROMPT) + sum(map(len, texts)) / max(1, len(texts))
+        prompt = PROMPT.format(criterion=self.criterion, text="")
+        size = len(prompt) + sum(map(len, texts)) / max(1, len(texts))
         cost = estimate(self.model, asked, size, GRADE_TOKENS)
         return Unasked(self.name), f"Nobody was asked and nothing graded. It would take {cost}."
 

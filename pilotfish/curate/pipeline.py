@@ -169,6 +169,8 @@ class Pipeline:
         """
         from pilotfish.curate.running import Run, RunSettings
 
+        if rows < 1:
+            raise ConfigError(f"Got a sample of {rows} rows, but expected at least 1.")
         settings = RunSettings(input_format=input_format, max_row_bytes=max_row_bytes)
         return Run(self, _listed(inputs), settings, progress or Progress()).sample(rows, ask)
 

@@ -148,7 +148,8 @@ class Run:
         """What to say of columns that neither the rows looked at have nor a step has added."""
         readers = zip(self._pipeline.labels, self._pipeline.steps, strict=True)
         return [
-            f"{label}: no row at the beginning of the input has the column {name!r}, which it reads."
+            f"{label}: it reads the column {name!r}, which no row at the beginning of the input has and "
+            "no step has added."
             for label, step in readers
             for name in getattr(step, "reads", {})
             if name in columns and name not in sums[-1].changed

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import pilotfish as pf
-from pilotfish.curate.grade import PROMPT, Grade
+from pilotfish.curate.grade import CRITERION, PROMPT, Grade
 from pilotfish.curate.quality import Quality
 from pilotfish.curate.sampling import merge_samples, row_keys, row_uniforms, sample_state
 from pilotfish.curate.step import ROW, TEXT
@@ -240,7 +240,8 @@ def test_a_rehearsal_asks_only_when_it_is_told_to(
     said = re.search(r"(\d+) requests to large, about ([\d,]+) tokens .* most \$(\d+\.\d+)", note)
     assert said is not None, note
     assert said[1] == "300"
-    tokens = 300 * (len(PROMPT) + np.mean([len(row) for row in rows])) / 4
+    prompts = [PROMPT.format(criterion=CRITERION, text=row) for row in rows]
+    tokens = 300 * np.mean([len(prompt) for prompt in prompts]) / 4
     assert int(said[2].replace(",", "")) == pytest.approx(tokens, rel=0.01)
     assert float(said[3]) == pytest.approx((tokens * 1 + 300 * 2 * 10) / 1e6, abs=0.005)
 
@@ -260,5 +261,8 @@ def test_a_model_that_gives_no_grades_is_an_error(tmp_path: Path, grader: pf.Fak
     rows = [f"prize {i}" for i in range(50)]
     with pytest.raises(InputError, match="I will not grade this"):
         fitted(Grade("large", sample=30), rows, tmp_path)
+    few = [f"a page, number {i}" for i in range(10)]
+    with pytest.raises(InputError, match=r"10 of 10 texts got a grade.* expected at least 20\.\n"):
+        fitted(Grade("large", sample=30), few, tmp_path)
     with pytest.raises(ConfigError, match="min_grade"):
         Grade("large", min_grade=6)

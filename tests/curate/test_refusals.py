@@ -128,7 +128,7 @@ def test_a_column_that_no_row_has_is_told_but_not_one_that_a_step_adds(tmp_path:
             pipeline.sample(tmp_path / "a.jsonl"),
         ):
             assert len(result.notes) == said, column
-            assert all(note.startswith("exact: no row") for note in result.notes)
+            assert all(note.startswith("exact: it reads") for note in result.notes)
             assert all(repr(column) in note for note in result.notes)
 
 
@@ -205,6 +205,11 @@ def test_a_step_that_breaks_its_promise_is_named(tmp_path: Path, verdict: Any, w
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     with pytest.raises(ConfigError, match=f"'wrong'.*{words}"):
         Pipeline([_Wrong(verdict)]).run(tmp_path / "a.jsonl", tmp_path / "out")
+
+
+def test_a_sample_has_rows(corpus: Path) -> None:
+    with pytest.raises(ConfigError, match="sample of 0 rows"):
+        Pipeline([Length()]).sample(corpus, rows=0)
 
 
 def test_an_error_in_a_step_says_where(tmp_path: Path) -> None:
