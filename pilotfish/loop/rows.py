@@ -186,18 +186,18 @@ class _Builder:
         self.line.append(line)
 
     def require(self, names: Iterable[str], remedy: str = "") -> None:
-        """Refuse the file when a column that the prompt uses is in no row."""
+        """Refuse the file when a column that is asked for, as by a prompt, is in no row."""
         known = sorted(names)
         missing = [name for name in self.fields if name not in known]
         if not missing:
             return
         folded = {name.casefold(): name for name in known}
         close = difflib.get_close_matches(missing[0].casefold(), folded, n=1, cutoff=0.5)
-        hint = f" Did you mean {{{folded[close[0]]}}}?" if close else ""
+        hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
         shown = ", ".join(name[:60] for name in known[:50]) or "none"
         raise InputError(
-            f"The prompt uses {{{missing[0]}}}, but no row of {str(self.path)!r} has it.{hint}",
-            remedy=f"Its fields: {shown}{remedy}",
+            f"No row of {str(self.path)!r} has the column {missing[0]!r}.{hint}",
+            remedy=f"Its columns: {shown}{remedy}",
         )
 
     def finish(self, found: str) -> Rows:
