@@ -16,12 +16,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from pilotfish.errors import RequestRefused
 from pilotfish.models.gbnf import refuse_huge
 from pilotfish.models.protocols import Floats, Grammar, TokenModel
-from pilotfish.models.sampling import Proposal, Sampler, StopScanner, log_softmax, number
+from pilotfish.models.sampling import (
+    Proposal,
+    Sampler,
+    StopScanner,
+    likeliest,
+    log_softmax,
+    number,
+)
 from pilotfish.models.worker import Check, Emit
 from pilotfish.records import Completion, Request, Usage
 
@@ -152,12 +157,12 @@ def limit_of(params: Mapping[str, Any], default: int) -> int:
 def logprob_of(model: TokenModel, logits: Floats, token: int, top: int) -> Mapping[str, Any]:
     """A token's log-probability and the ``top`` likeliest ones, as the OpenAI API writes them."""
     rows = log_softmax(logits)
-    best = np.argsort(-rows, kind="stable")[:top]
-    return _entry(model, rows, token) | {"top_logprobs": [_entry(model, rows, t) for t in best]}
+    best = [_entry(model, rows, int(each)) for each in likeliest(rows, top)]
+    return _entry(model, rows, token) | {"top_logprobs": best}
 
 
 def _entry(model: TokenModel, rows: Floats, token: int) -> dict[str, Any]:
-    raw = model.token_bytes(int(token))
+    raw = model.token_bytes(token)
     text = raw.decode("utf-8", "replace")
     return {"token": text, "logprob": float(rows[token]), "bytes": list(raw)}
 

@@ -137,7 +137,7 @@ class Sampler:
         """Tokens left by top-k, nucleus and min-p; likeliest first where one of the first two is on."""
         kept = np.arange(len(logits))
         if self.top_k and self.top_k < len(logits):
-            kept = _likeliest(logits, self.top_k)
+            kept = likeliest(logits, self.top_k)
         if self.top_p < 1:
             kept = self._nucleus(logits, kept)
         if self.min_p:
@@ -152,15 +152,21 @@ class Sampler:
         whole = np.exp(some - top).sum(dtype=np.float64)
         size = _FIRST_LOOK
         while True:
-            best = kept[_likeliest(some, size)]
+            best = kept[likeliest(some, size)]
             reached = np.cumsum(np.exp(logits[best] - top, dtype=np.float64)) / whole
             if reached[-1] >= self.top_p or len(best) == len(kept):
                 return best[: int(np.searchsorted(reached, self.top_p)) + 1]
             size *= 8
 
 
-def _likeliest(logits: Floats, size: int) -> Tokens:
-    """The ``size`` largest of ``[n]`` logits, largest first; of equal ones the first."""
+def likeliest(logits: Floats, size: int) -> Tokens:
+    """The ``size`` largest of ``[n]`` logits, largest first; of equal ones the first.
+
+    >>> likeliest(np.array([1, 3, 2, 3], dtype=np.float32), 3).tolist()
+    [1, 3, 2]
+    """
+    if not size:
+        return np.zeros(0, np.int64)
     if size < len(logits):
         least = np.partition(logits, len(logits) - size)[len(logits) - size]
         few = np.flatnonzero(logits >= least)
