@@ -28,6 +28,7 @@ from pilotfish.curate.files import find_files
 from pilotfish.curate.hashed_ngrams import hashed_ngrams
 from pilotfish.curate.reading import read_texts
 from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.sampling import check_seed
 from pilotfish.curate.step import ROW, TEXT, State, Step
 from pilotfish.errors import ConfigError, InputError
 
@@ -74,11 +75,11 @@ class DSIR:
         scores: bool = False,
     ) -> None:
         how_many(self.name, rows, share, 1)
-        if min_words < 0 or not 1 <= ngrams <= 8 or not 2 <= buckets <= 2**24 or seed < 0:
+        check_seed(self.name, seed)
+        if min_words < 0 or not 1 <= ngrams <= 8 or not 2 <= buckets <= 2**24:
             raise ConfigError(
                 f"The step 'dsir': got min_words = {min_words}, ngrams = {ngrams}, buckets = {buckets}, "
-                f"seed = {seed}, but expected min_words >= 0, 1 <= ngrams <= 8, 2 <= buckets <= 2**24, "
-                "seed >= 0."
+                "but expected min_words >= 0, 1 <= ngrams <= 8, 2 <= buckets <= 2**24."
             )
         self.target = find_files([target] if isinstance(target, str) else target)
         self.target_text = target_text

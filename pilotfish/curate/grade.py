@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pilotfish.curate.grading import GRADE_TOKENS, estimate
 from pilotfish.curate.grading import grades as ask_grades
 from pilotfish.curate.rules.arrow import to_arrow
-from pilotfish.curate.sampling import merge_samples, sample_state
+from pilotfish.curate.sampling import check_seed, merge_samples, sample_state
 from pilotfish.curate.step import TEXT, State, Step, Unasked, Verdict
 from pilotfish.curate.vectors import encoder as load_encoder
 from pilotfish.errors import ConfigError, InputError
@@ -86,6 +86,7 @@ class Grade:
                 f"{max_chars}, concurrency = {concurrency}, but expected 0 to 5, at least "
                 f"{MIN_GRADED}, at least 1 and at least 1."
             )
+        check_seed(self.name, seed)
         load_model(model)  # here, not after the data were read
         load_encoder(encoder)
         self.model = model

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pilotfish.curate.chosen import Chosen, scaled
 from pilotfish.curate.cover import k_center_greedy
 from pilotfish.curate.necessity import Asking
-from pilotfish.curate.sampling import row_keys
+from pilotfish.curate.sampling import check_seed, row_keys
 from pilotfish.curate.step import State, Step
 from pilotfish.curate.vectors import embed, read_vectors
 from pilotfish.errors import ConfigError
@@ -103,6 +103,7 @@ class MoDS:
                 raise ConfigError(
                     f"The step 'mods': got {what} = {number}, but expected 1 or more."
                 )
+        check_seed(self.name, seed)
         models = answers_by is not None or judge is not None
         wanted: list[object] = [needed_rows, max_answer_score]
         wanted += [answers_by, judge] if models else [answer_score]

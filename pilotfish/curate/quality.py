@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pilotfish.curate.reference import read_reference, reference_files
 from pilotfish.curate.rules.arrow import to_arrow
-from pilotfish.curate.sampling import merge_samples, row_uniforms, sample_state
+from pilotfish.curate.sampling import check_seed, merge_samples, row_uniforms, sample_state
 from pilotfish.curate.step import ROW, TEXT, State, Verdict
 from pilotfish.curate.text_classifier import TextClassifier
 from pilotfish.errors import ConfigError, InputError
@@ -55,10 +55,11 @@ class Quality:
         sample: int = 10_000,
         tag: bool = False,
     ) -> None:
-        if pareto <= 0 or not 0 <= (min_quality or 0) <= 1 or sample < 1 or seed < 0:
+        check_seed(self.name, seed)
+        if pareto <= 0 or not 0 <= (min_quality or 0) <= 1 or sample < 1:
             raise ConfigError(
                 f"The step 'quality': got pareto = {pareto}, min_quality = {min_quality}, sample = "
-                f"{sample}, seed = {seed}, but expected above 0, 0 to 1, at least 1, and at least 0."
+                f"{sample}, but expected above 0, 0 to 1, and at least 1."
             )
         self.good = reference_files(good)
         self.good_text = good_text
@@ -78,7 +79,7 @@ class Quality:
         Raises:
             InputError: There are no good texts.
         """
-        raw = merge_samples(states, self.sample)
+        raw = merge_samples(states, self.sample) or [""]  # steps before may leave no row to judge
         read = read_reference(self.good, self.good_text)
         good = merge_samples((self.map(batch) for batch in read), self.sample)
         if not any(map(str.strip, good)):

@@ -23,6 +23,7 @@ from pilotfish.curate.chosen import Chosen, how_many, scaled
 from pilotfish.curate.cover import nearest
 from pilotfish.curate.files import find_files
 from pilotfish.curate.reading import read_texts
+from pilotfish.curate.sampling import check_seed
 from pilotfish.curate.select import representative
 from pilotfish.curate.step import TEXT, State, Step
 from pilotfish.curate.vectors import Floats, embed, encoder, read_vectors
@@ -67,6 +68,7 @@ class Representative:
         tag: bool = False,
     ) -> None:
         how_many(self.name, rows, share, 1)
+        check_seed(self.name, seed)
         if bool(target) != (method == NEAREST):
             raise ConfigError(
                 f"The step 'representative': got method = {method!r} and target = {target!r}, but "
@@ -93,7 +95,9 @@ class Representative:
         """
         rows, vectors, _ = read_vectors(states)
         k = how_many(self.name, self.rows, self.share, len(rows))
-        if self.method == NEAREST:
+        if not len(rows):  # steps before left none
+            chosen = np.zeros(0, np.int64)
+        elif self.method == NEAREST:
             chosen = nearest(vectors, self._direction(), k)
         else:
             chosen = representative(vectors, k, seed=self.seed, method=self.method)

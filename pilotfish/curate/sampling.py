@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.rules.hashing import mix
 from pilotfish.curate.step import ROW, TEXT, State
+from pilotfish.errors import ConfigError
 
 _ODD = 0x9E3779B97F4A7C15
+
+
+def check_seed(step: str, seed: int) -> None:
+    """Refuse a seed that NumPy and scikit-learn do not take, before the data are read.
+
+    Raises:
+        ConfigError: It is below 0, or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"The step {step!r}: got seed = {seed}, but expected 0 to {2**32 - 1}.")
 
 
 def row_keys(rows: pa.Array, seed: int) -> NDArray[np.uint64]:

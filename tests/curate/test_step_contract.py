@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import pickle
 import random
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from pilotfish.curate import STEPS
 from pilotfish.curate.judging import judge
 from pilotfish.curate.step import ROW, TEXT, FittedStep, Step, build_step, read_columns
-from pilotfish.errors import ConfigError, MissingExtra, MissingModel, UnknownName
+from pilotfish.errors import ConfigError, InputError, MissingExtra, MissingModel, UnknownName
 from tests.contract_rows import STEPS as ROWS
 from tests.curate.corpus import documents
 
@@ -44,6 +46,11 @@ def batch(texts: list[str], first: int = 0, reads: dict[str, Any] | None = None)
     for name, kind in (reads or {}).items():
         columns[name] = pa.nulls(len(texts), kind)
     return pa.RecordBatch.from_pydict(columns)
+
+
+KINDS = {name: STEPS.load(name) for name in STEPS}
+FITTED = [name for name, kind in KINDS.items() if hasattr(kind, "reduce")]
+SEEDED = [name for name, kind in KINDS.items() if "seed" in inspect.signature(kind).parameters]
 
 
 @pytest.fixture(params=list(STEPS))
@@ -129,11 +136,31 @@ def test_a_batch_may_be_a_slice(step: Step | FittedStep, tmp_path: Path) -> None
         assert verdict.reasons.to_pylist() == [row["reason"] for row in whole[5:45]]
 
 
+def name_of(step: Step | FittedStep) -> str:
+    return next(name for name in STEPS if STEPS[name].endswith(f":{type(step).__name__}"))
+
+
 def test_it_has_a_name_and_knows_its_settings(step: Step | FittedStep) -> None:
-    name = next(key for key, row in ROWS.items() if STEPS[key].endswith(type(step).__name__))
+    name = name_of(step)
     assert step.name
     with pytest.raises(UnknownName, match="no_such_setting"):
         build_step({"step": name, "no_such_setting": 1})
+
+
+@pytest.mark.parametrize("step", FITTED, indirect=True)
+def test_steps_before_may_leave_no_row(step: FittedStep, tmp_path: Path) -> None:
+    with contextlib.suppress(InputError):  # what says that it needs more rows
+        assert isinstance(step.reduce([], tmp_path), Step)
+
+
+@pytest.mark.parametrize("step", SEEDED, indirect=True)
+def test_seeds_that_cannot_be_are_refused_before_data_are_read(step: FittedStep) -> None:
+    name = name_of(step)
+    settings = ROWS[name]
+    settings = settings() if callable(settings) else settings
+    for seed in (-1, 2**32):
+        with pytest.raises(ConfigError, match=f"seed = {seed}"):
+            build_step({"step": name, **settings, "seed": seed})
 
 
 def test_columns_that_steps_read_must_agree() -> None:

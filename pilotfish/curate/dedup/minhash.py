@@ -40,6 +40,7 @@ from pilotfish.curate.dedup.shingles import Shingles, shingles
 from pilotfish.curate.rules.arrow import numbers, to_arrow
 from pilotfish.curate.rules.documents import pieces
 from pilotfish.curate.rules.hashing import mix
+from pilotfish.curate.sampling import check_seed
 from pilotfish.curate.step import ROW, TEXT, State, Step
 from pilotfish.errors import ConfigError
 
@@ -65,7 +66,7 @@ class MinHash:
         tag: Keep every row; see :class:`~pilotfish.curate.dedup.drop.DropDuplicates` for the columns.
 
     Raises:
-        ConfigError: A number is less than 1, there is no such rule, or a column without need.
+        ConfigError: A number is out of its range, there is no such rule, or a column without need.
     """
 
     name: ClassVar[str] = "minhash"
@@ -86,6 +87,7 @@ class MinHash:
                     f"The step {self.name!r}: got {setting} = {getattr(self, setting)}, but expected at "
                     "least 1."
                 )
+        check_seed(self.name, self.seed)
         KeepRule(self.keep, self.column)
 
     @property

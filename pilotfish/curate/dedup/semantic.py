@@ -26,6 +26,7 @@ from pilotfish.curate.dedup.clusters import Floats, Records, clusters, record_ty
 from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.keep import KeepRule, keys_of, rows_of
 from pilotfish.curate.rules.arrow import to_arrow
+from pilotfish.curate.sampling import check_seed
 from pilotfish.curate.step import State, Step
 from pilotfish.curate.vectors import embed, vectors_of
 from pilotfish.errors import ConfigError
@@ -78,6 +79,7 @@ class Semantic:
                 f"The step {self.name!r}: got cluster_size = {self.cluster_size}, but expected at "
                 "least 2."
             )
+        check_seed(self.name, self.seed)
         self._rule()
 
     def _rule(self) -> KeepRule:
