@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def room(self) -> int:
-        """How many tokens the answer may have at most, after :meth:`begin`."""
+        """How many tokens surely fit after those that were read, at least 1."""
         ...
 
     def written(self, steps: int) -> int:
@@ -122,7 +122,9 @@ def write(
             if scanner.stopped:
                 reason = "stop"
                 break
-            if len(tokens) == room or source.written(len(tokens)) >= wanted:
+            if len(tokens) >= room:  # that was sure before; a byte may have taken less than a token
+                room = len(tokens) - 1 + source.room
+            if len(tokens) >= room or source.written(len(tokens)) >= wanted:
                 break
             check()
             row = source.next(token, check)

@@ -72,7 +72,7 @@ class HeldSource:
 
     @property
     def room(self) -> int:
-        """How many tokens the answer may have at most."""
+        """How many tokens surely fit after those that were read, at least 1."""
         return max(1, self._held.session.room)
 
     def written(self, steps: int) -> int:

@@ -233,7 +233,6 @@ class HeldPrompt:
 
     def __init__(self, cache: Cache, read: Callable[[Request], list[int]], price: Price) -> None:
         self.proposal: Proposal | None = None
-        self.room = 1
         self._cache = cache
         self._read = read
         self._price = price
@@ -243,9 +242,13 @@ class HeldPrompt:
         """Logits ``[vocab]`` after the prompt, and how many of its tokens were there already."""
         prompt = self._read(request)
         logits, kept = self._cache.hold_prompt(prompt, check)
-        self.room = max(1, self._cache.free_cells)
         self._prompt = Usage(len(prompt), 0, kept)
         return np.asarray(logits[0]), self._prompt
+
+    @property
+    def room(self) -> int:
+        """How many tokens surely fit after those that were read, at least 1."""
+        return max(1, self._cache.free_cells)
 
     def written(self, steps: int) -> int:
         """A token for each step."""

@@ -35,7 +35,7 @@ class Steered:
     """Token models under one rule.
 
     Args:
-        models: The members; the first one's chat template, price and grammar are the whole's.
+        models: The members; the first one's chat template and grammar are the whole's.
         rule: From each member's logits ``[n, vocab]`` to those of the whole; see
             :mod:`pilotfish.reason.rules`.
         views: What each member reads in place of the request; default: the request.

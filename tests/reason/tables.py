@@ -32,6 +32,7 @@ class TableModel:
         seed: Of the table.
         spread: Standard deviation of the logits.
         ends: Logit of the end.
+        context: Tokens that it reads at most.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class TableModel:
         ends: float = 0.0,
         name: str = "table",
         price: Price | None = None,
+        context: int = 4096,
     ) -> None:
         self.name = name
+        self.context = context
         self.price = price
         self.bytes = [b"", b"", *(bytes([b]) for b in range(256)), *(w.encode() for w in words)]
         self.vocab = len(self.bytes)
@@ -127,9 +130,10 @@ class TableSession:
 
     @property
     def room(self) -> int:
-        return 4096 - len(self.tokens)
+        return self._model.context - len(self.tokens)
 
     def feed(self, tokens: Sequence[int], *, last: int | None = None) -> Floats:
+        assert len(tokens) <= self.room
         self._model.passes += 1
         first = len(self.tokens) + len(tokens) - (len(tokens) if last is None else last)
         rows = [np.zeros((0, self._model.vocab), np.float32)]

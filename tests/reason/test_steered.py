@@ -16,6 +16,7 @@ from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.load import Models
 from pilotfish.models.protocols import StreamingModel, TokenModel
+from pilotfish.reason.byte_model import ByteModel
 from pilotfish.reason.kinds import Contrast
 from pilotfish.reason.rules import Mix, contrast, proxy
 from pilotfish.reason.steered import Steered
@@ -221,6 +222,19 @@ def test_steering_can_be_nested(members: list[LlamaModel]) -> None:
 
 def proxy_of_two(rows: Any) -> Any:
     return Mix((1.0, 0.5))(rows)
+
+
+def test_an_answer_by_bytes_fills_the_context() -> None:
+    """Eight letters are one token, so that more letters than tokens fit."""
+    models = [TableModel(("abababab",), seed=seed, ends=-9.0, context=100) for seed in range(2)]
+    whole = Steered([ByteModel(model) for model in models], Mix((0.5, 0.5), "linear"))
+    request = Request.of("a", grammar='root ::= "abababab" root')
+    answer = asyncio.run(whole.complete(request))
+    assert answer.finish_reason == "length"
+    assert len(answer.text) > 200
+    assert answer.usage.prompt_tokens + answer.usage.completion_tokens <= 101
+    for model in (whole, *models):
+        model.close()
 
 
 def test_a_view_keeps_nothing_of_other_instructions() -> None:
