@@ -58,7 +58,7 @@ def trim_head(network: Any, folder: Path) -> None:
     """Give a network the output layer that its folder asks for, if it does.
 
     Raises:
-        ConfigError: The list is none of the network's tokens.
+        ConfigError: The list is none of the network's tokens, or the output layer has a bias.
     """
     path = folder / HEAD_TOKENS
     if not path.is_file():
@@ -71,4 +71,9 @@ def trim_head(network: Any, folder: Path) -> None:
         raise ConfigError(f"{path} is no list of tokens below {vocab}: {error}.") from error
     if not tokens or len(set(tokens)) != len(tokens):
         raise ConfigError(f"{path} has {len(tokens)} tokens, but expected some, each once.")
-    network.set_output_embeddings(TrimmedHead.of(network.get_output_embeddings(), tokens))
+    head = network.get_output_embeddings()
+    if head.bias is not None:
+        raise ConfigError(
+            f"{path} asks for rows of an output layer with a bias, which cannot be cut."
+        )
+    network.set_output_embeddings(TrimmedHead.of(head, tokens))

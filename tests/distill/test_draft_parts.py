@@ -75,9 +75,11 @@ def test_the_loss_and_its_mask_are_the_librarys(teacher: Any, torch: Any) -> Non
     )
 
 
-def test_a_whole_head_and_all_layers_are_the_teacher_itself(teacher: Any, torch: Any) -> None:
+def test_a_whole_head_and_all_layers_are_the_teacher_itself(
+    teacher: Any, torch: Any, tmp_path: Path
+) -> None:
     from pilotfish.distill.truncated import output_rows, step_weights, student_of, whole_student
-    from pilotfish.models.trimmed_head import TrimmedHead
+    from pilotfish.models.trimmed_head import TrimmedHead, trim_head
 
     tokens = torch.tensor([teacher.tokenize("the cab is here")])
     with torch.inference_mode():
@@ -96,6 +98,10 @@ def test_a_whole_head_and_all_layers_are_the_teacher_itself(teacher: Any, torch:
         assert torch.allclose(trimmed[..., kept], rows[..., kept], atol=1e-5)
         assert torch.isneginf(trimmed).sum() == tokens.numel() * (teacher.vocab - 4)
     assert output_rows(teacher.network).shape == (teacher.vocab, tiny_gguf.DIM)
+    (tmp_path / "head_tokens.json").write_text("[1, 2]")
+    same.set_output_embeddings(torch.nn.Linear(tiny_gguf.DIM, teacher.vocab))
+    with pytest.raises(ConfigError, match="with a bias"):
+        trim_head(same, tmp_path)
 
 
 @pytest.mark.parametrize("kept", [[7, 250, 3, 90, 2, 101, 120, 40], list(range(262))])
