@@ -56,7 +56,7 @@ class Language:
 
     Raises:
         ConfigError: A number is out of range.
-        UnknownName: A language that the model does not know.
+        UnknownName: A language that the model does not know, or an expectation that is none of the two.
         MissingExtra: py3langid or pycld2 is not installed.
     """
 
@@ -77,6 +77,8 @@ class Language:
                 f"The step 'language': got min_confidence = {min_confidence} and max_chars = "
                 f"{max_chars}, but expected 0 to 1 and at least 1."
             )
+        if expect not in ("web", "any"):
+            raise UnknownName("expect of the step 'language':", expect, ("web", "any"))
         known = sorted(set(load().classes))
         for code in (*keep, *among):
             if code not in known:

@@ -45,7 +45,8 @@ class Perplexity:
         target_text: The column of the target that holds the text.
         by: A column, such as ``language``: each of its values has a model of its own. The target must
             have it too.
-        sample: The share of rows to fit on, 0 to 1; chosen by row number.
+        sample: The share of the data's rows to fit on, above 0 to 1; chosen by row number. Of a target
+            all rows count.
         max_ngrams: The most different n-grams that the fit holds, of all groups, at about 250 bytes of
             memory each. Where there are more, half of the texts are left out, by row number, then
             half of the rest, until it fits; the report says so.

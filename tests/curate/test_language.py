@@ -170,6 +170,8 @@ def test_votes() -> None:
 
 
 def test_settings_are_checked() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'web'"):
+        Language(expect="wbe")  # type: ignore[arg-type]
     with pytest.raises(UnknownName, match="klingon"):
         Language(keep=("klingon",))
     with pytest.raises(ConfigError, match="min_confidence"):
