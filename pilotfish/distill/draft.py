@@ -147,7 +147,7 @@ def distill_draft(
 
     Raises:
         ConfigError: The teacher has fewer layers, or its output layer is not a plain matrix.
-        InputError: There are too few prompts, or the folder of the parts holds those of another model.
+        InputError: There are too few prompts, the teacher answers nothing, or the folder of the parts holds those of another model.
         UnknownName: No divergence is called that.
     """
     settings, began = settings or DraftSettings(), time.monotonic()
@@ -169,6 +169,11 @@ def distill_draft(
     turns = list(zip(learn, itertools.cycle(heats), strict=False))
     texts = write(turns, work / "continuations.jsonl", most=settings.tokens)
     tests = write(list(itertools.product(measure, heats)), work / "held-out.jsonl")
+    if not texts or not tests:
+        raise InputError(
+            f"{teacher.name} ends its answers at once: there is nothing to learn from.",
+            remedy="Give prompts that it answers, or the model that was tuned to answer.",
+        )
     common = common_prefix(min(learn), max(learn))  # the chat template's beginning teaches nothing
     read = functools.partial(read_states, teacher.network, progress=progress)
     sequences = [text.sequence(common if settings.prompts else None) for text in texts]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pilotfish.infer.speculate.drafts import Node
+from pilotfish.models.generate import limit_of
 from pilotfish.models.held import Held, HeldSource
 from pilotfish.models.protocols import Floats, TreeSession
 from pilotfish.models.sampling import Proposal
@@ -47,9 +48,7 @@ class Guessing(HeldSource):
         row, prompt = super().begin(request, check)
         tokens = self._held.session.tokens
         self._certain = len(tokens)
-        limit = request.params.get("max_completion_tokens", request.params.get("max_tokens"))
-        usable = isinstance(limit, int) and limit > 0  # what is not is refused in a moment
-        self._limit = limit if usable else self.room
+        self._limit = limit_of(request.params, self.room)
         self._whole.draft.begin(request, tokens)
         self._whole.length.begin()
         return row, prompt
