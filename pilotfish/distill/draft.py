@@ -147,7 +147,8 @@ def distill_draft(
 
     Raises:
         ConfigError: The teacher has fewer layers, or its output layer is not a plain matrix.
-        InputError: There are too few prompts, the teacher answers nothing, or the folder of the parts holds those of another model.
+        InputError: There are too few prompts, the teacher answers nothing, or the folder of the parts
+            holds those of another model.
         UnknownName: No divergence is called that.
     """
     settings, began = settings or DraftSettings(), time.monotonic()
