@@ -57,6 +57,7 @@ from pilotfish.models.transformers import TransformersModel
 from pilotfish.models.trimmed_head import HEAD_TOKENS
 from pilotfish.progress import Progress
 from pilotfish.records import Request
+from pilotfish.sources import writing
 from pilotfish.store.artifacts import save_artifact
 from pilotfish.store.card import Card
 
@@ -272,7 +273,8 @@ def save_draft(
 
 def _claim(work: Path, made_of: str) -> None:
     """Refuse parts of another run: one of a model with the same tokens would be taken for this one's."""
-    work.mkdir(parents=True, exist_ok=True)
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
     note = work / "made-of.txt"
     before = note.read_text("utf-8") if note.exists() else ""
     if before and before != made_of:
