@@ -2,7 +2,7 @@
 
     pilotfish pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b smollm2-135m bge-small-en-v1.5 imdb
     python benchmarks/steering.py                # writes the texts that are missing, and measures
-    python benchmarks/steering.py --groups 4     # more prompts; each group takes four CPU-minutes
+    python benchmarks/steering.py --groups 6     # more prompts; each group takes four CPU-minutes
 
 Expert and amateur are the packaged 1.5B and 0.5B models, which continue raw text: openings written for
 this, and the first 32 words of film reviews, whose real continuations, and those of others, are the
@@ -10,9 +10,8 @@ reference. Every continuation has the same number of tokens (ends are not allowe
 written at a time, each token by the package's own rule and sampler; they are kept in --work.
 
 - rep-n, diversity (product of 1 - rep-n, n = 2 to 4) and distinct-n: words at white space.
-- frontier: MAUVE on embeddings of bge-small, halves of continuations of the reviews, 6 bins, smoothed.
-  "People" are other people's continuations: what is reached by chance of the sample. So few texts can
-  tell large gaps only.
+- frontier: MAUVE on embeddings of bge-small, halves of continuations of the reviews, a bin for every ten,
+  smoothed. "People" are other people's continuations: what is reached by chance of the sample.
 - relevance: cosine of prompt and continuation (bge-small), as Li et al. and Su et al. measure
   coherence.
 - log-likelihood of a token: under the expert as it wrote, and under SmolLM2, a model of another family.
@@ -58,7 +57,9 @@ from pilotfish.reason.steered import Steered
 
 RESULT = Path(__file__).parent / "results" / "steering.json"
 EXPERT, AMATEUR, JUDGE = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b", "smollm2-135m"
-TOKENS, EACH, WORDS, HALVES, BINS = 64, 6, 32, 400, 6
+TOKENS, EACH, WORDS, HALVES = 64, 6, 32, 400
+MIXED = len(OPENINGS) // EACH  # groups that have openings; the others are of reviews alone
+MOST = 16  # groups
 
 Rule = Callable[[Sequence[Any]], Any]
 METHODS: dict[str, tuple[Rule | None, dict[str, float]]] = {
@@ -75,16 +76,19 @@ def reviews(seed: int = 0) -> tuple[list[str], list[str], list[str]]:
     rows = load_dataset("imdb").column("text").to_pylist()
     texts = [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip().split(" ") for row in rows]
     long = [words for words in texts if len(words) >= WORDS + TOKENS]
-    drawn = np.random.default_rng(seed).permutation(len(long))[: len(OPENINGS) + 240]
+    count = EACH * (2 * MOST - MIXED)
+    drawn = np.random.default_rng(seed).permutation(len(long))[: count + 480]
     heads = [" ".join(long[i][:WORDS]) for i in drawn]
     # About as many words as TOKENS tokens of this kind of text.
     tails = [" ".join(long[i][WORDS : WORDS + round(TOKENS * 0.75)]) for i in drawn]
-    count = len(OPENINGS)
     return heads[:count], tails[:count], tails[count:]
 
 
 def group(number: int, heads: list[str]) -> list[str]:
-    """EACH openings written for this, and EACH of reviews."""
+    """EACH openings written for this, and EACH of reviews; reviews alone when there are no more."""
+    if number >= MIXED:
+        start = EACH * (2 * number - MIXED)
+        return heads[start : start + 2 * EACH]
     part = slice(number * EACH, (number + 1) * EACH)
     return [*OPENINGS[part], *heads[part]]
 
@@ -225,7 +229,8 @@ def measure(
         n: encoder.encode([p for t in s for p in cut(t)])
         for n, s in {**continued, **people}.items()
     }
-    labels, base, bins = quantise(np.vstack(list(ours.values())), rest, bins=BINS)
+    wanted = max(6, 2 * len(reviewed) // 10)
+    labels, base, bins = quantise(np.vstack(list(ours.values())), rest, bins=wanted)
     reference = np.bincount(base, minlength=bins) + 0.5
     for name, mine in zip(ours, np.split(labels, len(ours)), strict=True):
         pairs = mine.reshape(len(reviewed), 2)
@@ -312,7 +317,7 @@ def private_fusion(count: int, work: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "steering-texts")
-    parser.add_argument("--groups", type=int, default=3, help="twelve prompts each, at most 4")
+    parser.add_argument("--groups", type=int, default=3, help=f"twelve prompts each, at most {MOST}")
     parser.add_argument("--write", type=int, nargs="*", help="only write these groups, from 0")
     parser.add_argument("--measure", action="store_true", help="only measure what is written")
     parser.add_argument("--facts", type=int, default=len(FACTS))
@@ -333,7 +338,7 @@ def main() -> None:
         if all(kept(args.work, name, number).exists() for number in numbers)
     }
     prompts = [prompt for number in numbers for prompt in group(number, heads)]
-    reviewed = [i for i in range(len(prompts)) if i // EACH % 2]
+    reviewed = [i for i in range(len(prompts)) if i // EACH % 2 or i >= 2 * EACH * MIXED]
     measured = measure(saved, reviewed, own[: len(reviewed)], others)
     result = {
         "date": date.today().isoformat(),
