@@ -176,9 +176,12 @@ class Run:
     def _check_work(self, work: Path, folder: Folder, mark: str) -> None:
         path = work / "run.json"
         if path.exists():
-            if msgspec.json.decode(path.read_bytes()) != mark:
+            if msgspec.json.decode(path.read_bytes()) == mark:
+                return
+            if any(work.glob("*/done-*")):
                 raise _other_run(str(work))
-            return
+            for begun in work.glob("*/"):  # of a run that failed before it had done anything
+                shutil.rmtree(begun)
         if any(name.startswith("part-") for name in folder.names()):
             raise _other_run(folder.url)
         with writing(str(path)):

@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pilotfish.curate import Pipeline
 from pilotfish.curate.length import Length
+from pilotfish.curate.step import Verdict
 from pilotfish.errors import ConfigError, InputError
 from tests.conftest import REPOSITORY
 from tests.curate.corpus import Killed, Quality, Unique, Upper, as_lines, documents
@@ -168,6 +170,26 @@ def test_another_run_is_not_mixed_into_one(corpus: Path, tmp_path: Path) -> None
     os.utime(corpus, ns=(0, 0))
     with pytest.raises(ConfigError, match="holds another run"):
         pipeline().run(corpus, out, shard_bytes=SHARD)
+
+
+class Broken:
+    """A step of the user's that fails at once."""
+
+    name = "broken"
+
+    def apply(self, batch: pa.RecordBatch) -> Verdict:
+        raise InputError("This step is broken.")
+
+
+def test_a_run_that_failed_at_once_leaves_its_folder_to_the_mended_one(
+    corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="broken"):
+        Pipeline([Broken()]).run(corpus, tmp_path / "out", shard_bytes=SHARD)
+    assert (tmp_path / "out" / "_work" / "run.json").exists()
+    pipeline().run(corpus, tmp_path / "out", shard_bytes=SHARD)
+    pipeline().run(corpus, tmp_path / "whole", shard_bytes=SHARD)
+    assert shards(tmp_path / "out") == shards(tmp_path / "whole")
 
 
 def test_two_runs_at_once_are_refused(corpus: Path, tmp_path: Path) -> None:

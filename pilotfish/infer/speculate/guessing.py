@@ -118,7 +118,7 @@ class Guessing(HeldSource):
         if self._forked:
             assert isinstance(session, TreeSession)
             session.keep([0, *(self._place[node] for node in self._path)])
-        elif len(self._rows):
+        elif len(self._rows) > held:
             session.rewind(self._certain + held)
         if len(self._rows):
             self._whole.length.account(held, self._seconds, drafted=self._drafted)

@@ -219,9 +219,11 @@ class Length:
             speed = plain * self._won / self._took
             return speed if speed > 1.01 * plain else plain
         rate, fastest = self.rate(ANY), MARGIN * plain
+        chance = tokens = 1.0
         for k in range(1, self.longest + 1):
-            speed = expected_tokens(rate, k) / (self.cost(k + 1) + k * self.draft_cost)
-            fastest = max(fastest, speed)
+            chance *= rate
+            tokens += chance
+            fastest = max(fastest, tokens / (self.cost(k + 1) + k * self.draft_cost))
         return fastest if fastest > MARGIN * plain else plain
 
     def worth(self, nodes: Sequence[Node]) -> bool:
