@@ -317,7 +317,9 @@ def private_fusion(count: int, work: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "steering-texts")
-    parser.add_argument("--groups", type=int, default=3, help=f"twelve prompts each, at most {MOST}")
+    parser.add_argument(
+        "--groups", type=int, default=3, help=f"twelve prompts each, at most {MOST}"
+    )
     parser.add_argument("--write", type=int, nargs="*", help="only write these groups, from 0")
     parser.add_argument("--measure", action="store_true", help="only measure what is written")
     parser.add_argument("--facts", type=int, default=len(FACTS))

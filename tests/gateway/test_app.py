@@ -209,7 +209,7 @@ def test_a_fault_of_ours_is_an_error_object_and_tells_nothing(
     assert (got.status_code, got.json()["error"]["code"]) == (500, "internal_error")
     assert is_error(got.json())
     assert "secret" not in got.text
-    assert got.headers["connection"] == "close"  # for the server ends it, and a client must not use it again
+    assert got.headers["connection"] == "close"  # the server ends it
     monkeypatch.undo()
     assert gateway.chat().status_code == 200
 
