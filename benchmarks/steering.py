@@ -352,7 +352,7 @@ def main() -> None:
         "writing": {
             name: {
                 key: round(sum(part["took"][key] for part in parts), 1)
-                for key in ("tokens", "seconds", "cpu_seconds")
+                for key in ("tokens", "cpu_seconds")
             }
             for name, parts in saved.items()
         },

@@ -23,6 +23,7 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ def _char_blocks(
     return blocks
 
 
-def _pointers(keep: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int32]:
+def _pointers(keep: NDArray[np.bool_], ends: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     """How many are kept before the start of each text, and in all: ``[texts + 1]``."""
     if len(ends) == 1:  # a decision: these are a tenth of its time otherwise
         return np.array([0, np.count_nonzero(keep)], np.int32)
