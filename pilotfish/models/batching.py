@@ -58,3 +58,13 @@ def distinct(sessions: Sequence[Session]) -> None:
             f"Got a session twice among {len(sessions)}, but expected each of them once.",
             remedy="Fork it: forks share what they have in common.",
         )
+
+
+def check_rewind(length: int, most: int) -> None:
+    """Refuse to rewind a session of ``most`` tokens to ``length``.
+
+    Raises:
+        RequestRefused: There are fewer, or it is below 0.
+    """
+    if not 0 <= length <= most:
+        raise RequestRefused(f"Got rewind to {length}, but expected a length in [0, {most}].")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pilotfish.errors import RequestRefused
+from pilotfish.models.batching import check_rewind
 from pilotfish.models.llama_runtime import Floats
 
 if TYPE_CHECKING:
@@ -83,10 +84,7 @@ class LlamaSession:
         Raises:
             RequestRefused: There are fewer.
         """
-        if not 0 <= length <= len(self._tokens):
-            raise RequestRefused(
-                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
-            )
+        check_rewind(length, len(self._tokens))
         if self._tree:
             self.keep([])
         with self._cache.lock:

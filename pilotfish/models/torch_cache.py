@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from pilotfish.errors import RequestRefused
+from pilotfish.models.batching import check_rewind
 from pilotfish.models.protocols import Floats
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ class TransformersSession:
         Raises:
             RequestRefused: There are fewer.
         """
-        if not 0 <= length <= len(self._tokens):
-            raise RequestRefused(
-                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
-            )
+        check_rewind(length, len(self._tokens))
         if self._tree:
             self.keep([])
         extra = len(self._tokens) - length

@@ -33,6 +33,7 @@ import numpy as np
 
 from pilotfish.config import Price
 from pilotfish.errors import ConfigError, RequestRefused
+from pilotfish.models.batching import check_rewind
 from pilotfish.models.held import common_prefix
 from pilotfish.models.protocols import Floats, Grammar, Session, TokenModel
 from pilotfish.reason.byte_trie import ByteTrie
@@ -215,10 +216,7 @@ class ByteSession:
         Raises:
             RequestRefused: There are fewer.
         """
-        if not 0 <= length <= len(self._states) - 1:
-            raise RequestRefused(
-                f"Got rewind to {length}, but expected a length in [0, {len(self._states) - 1}]."
-            )
+        check_rewind(length, len(self._states) - 1)
         del self._states[length + 1 :]
         del self._tokens[length:]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pilotfish.config import Price
 from pilotfish.errors import ConfigError, RequestRefused
+from pilotfish.models.batching import check_rewind
 from pilotfish.models.generate import NOTHING, write
 from pilotfish.models.held import Held, common_prefix
 from pilotfish.models.protocols import Floats, Grammar, Session, TokenModel
@@ -227,10 +228,7 @@ class SteeredSession:
         Raises:
             RequestRefused: There are fewer.
         """
-        if not 0 <= length <= len(self._tokens):
-            raise RequestRefused(
-                f"Got rewind to {length}, but expected a length in [0, {len(self._tokens)}]."
-            )
+        check_rewind(length, len(self._tokens))
         if length:  # a session that is to be empty keeps what the next one may begin with
             owns = self._own(self._tokens[:1])
             for session, own in zip(self._sessions, owns, strict=True):
