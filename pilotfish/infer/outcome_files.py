@@ -215,8 +215,9 @@ def _from_wide(
         if not present:
             raise InputError(
                 f"{str(path)!r} has neither a column 'model' nor columns 'quality:NAME'.",
-                remedy="Rename the columns, or say how they are named: models=[...], "
-                'columns={"quality": "{}"}',
+                remedy="Rename the columns, or say how they are named, where {} is the model: on the "
+                "command line --models small,large --column 'quality={}_quality', in Python "
+                'models=["small", "large"], columns={"quality": "{}_quality"}.',
             )
         chosen = list(models) or present
         _require_models(path, present, chosen)
@@ -229,7 +230,8 @@ def _from_wide(
         if not chosen or "quality" not in columns:
             raise InputError(
                 "Got columns without models or without 'quality'.",
-                remedy='For example: models=["small", "large"], columns={"quality": "{}"}',
+                remedy="For example --models small,large --column 'quality={}' on the command line, or "
+                'models=["small", "large"], columns={"quality": "{}"} in Python.',
             )
         _require(path, names, [columns["quality"].replace("{}", name) for name in chosen])
     n = table.num_rows
