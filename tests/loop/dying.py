@@ -4,8 +4,9 @@
 
 Each life is a process of its own, forked from this one, which has imported everything. It kills itself
 with SIGKILL just before or just after the first call of its point; the point's name and the time go to
-stdout as JSON. Where the point is "short", a life is long enough to fit one student and to store as many
-answers as the second word says. When all deaths have been died, the last life goes on until SIGTERM.
+stdout as JSON. Where the point is "short", a life ends with the second student that it would fit, or when
+it has stored as many answers as the second word says. When all deaths have been died, the last life goes
+on until SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sklearn.linear_model  # noqa: F401
@@ -25,6 +26,7 @@ import wordllama  # noqa: F401
 import pilotfish.loop.keeper  # noqa: F401
 from pilotfish.cli.main import app
 from pilotfish.loop import race
+from pilotfish.records import Completion, Request
 from pilotfish.store.ledger import Ledger
 from pilotfish.store.store import Store
 from pilotfish.store.versions import Versions
@@ -44,8 +46,8 @@ def die() -> None:
 def arm(point: str, when: str) -> None:
     """Make the first call of a point deadly."""
     if point == "short":
-        limit(race, "try_student", 2)
-        limit(Store, "put", int(when) + 1)
+        limit_fits(2)
+        limit_answers(int(when))
         return
     name, _, kind = point.partition(":")
     owner, method = POINTS[name]
@@ -63,17 +65,31 @@ def arm(point: str, when: str) -> None:
     setattr(owner, method, deadly)
 
 
-def limit(owner: Any, name: str, most: int) -> None:
-    """Make a call deadly: the one of this number in a life."""
-    whole: Callable[..., Any] = getattr(owner, name)
-    calls = itertools.count(1)
+def limit_fits(most: int) -> None:
+    """Make the fit of a student of this number deadly."""
+    fit, calls = race.try_student, itertools.count(1)
 
     def deadly(*arguments: Any, **options: Any) -> Any:
         if next(calls) == most:
             die()
-        return whole(*arguments, **options)
+        return fit(*arguments, **options)
 
-    setattr(owner, name, deadly)
+    race.try_student = deadly
+
+
+def limit_answers(most: int) -> None:
+    """Make it deadly to have stored so many answers; they come in groups of any size."""
+    put, stored = Store.put, itertools.count(1)
+
+    def deadly(
+        self: Store, entries: Iterable[tuple[str, Request, Completion]], **labels: Any
+    ) -> None:
+        entries = list(entries)
+        put(self, entries, **labels)
+        if any(next(stored) >= most for _ in entries):
+            die()
+
+    Store.put = deadly  # type: ignore[method-assign]
 
 
 def live(options: list[str], death: list[str] | None) -> int:
