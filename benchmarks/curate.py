@@ -44,18 +44,20 @@ PARTS = {
 }
 ALL = ("filters at scale", "minhash at scale", "filters", "minhash", "dsir")
 """What ``all`` runs; the others need more installed."""
-TENTH = 100
-"""Megabytes of text in the small corpus, at least."""
 
 
-def first(files: list[Path], megabytes: float) -> list[Path]:
-    """So many of the corpus's files that their texts are at least so large."""
+def tenth(files: list[Path], folder: Path) -> list[Path]:
+    """The first tenth of the corpus's rows, in files that are as large as those of the whole."""
+    left = sum(pq.ParquetFile(file).metadata.num_rows for file in files) // 10
     chosen: list[Path] = []
-    size = 0.0
-    while size < megabytes * 1e6 and len(chosen) < len(files):
-        chosen.append(files[len(chosen)])
-        batches = pq.ParquetFile(chosen[-1]).iter_batches(1000, columns=["text"])
-        size += sum(batch.column(0).nbytes - 8 * (len(batch) + 1) for batch in batches)
+    for file in files:
+        rows = pq.read_table(file).slice(0, left)
+        if left := left - len(rows):
+            chosen.append(file)
+            continue
+        chosen.append(folder / file.name)
+        pq.write_table(rows, chosen[-1], compression="zstd", row_group_size=2000)
+        break
     return chosen
 
 
@@ -129,8 +131,8 @@ def main() -> None:
         tempfile.tempdir = str(options.scratch)
     made = corpus.build(options.corpus, options.megabytes)
     files = sorted(options.corpus.glob("*.parquet"))
-    options.tenth = first(files, TENTH)
-    with ThreadPoolExecutor(options.at_once) as pool:
+    with ThreadPoolExecutor(options.at_once) as pool, tempfile.TemporaryDirectory() as folder:
+        options.tenth = tenth(files, Path(folder))
         running = {pool.submit(measured, part, options, files): part for part in parts}
         results: dict[str, Any] = {}
         for future in as_completed(running):

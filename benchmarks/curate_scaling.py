@@ -1,4 +1,4 @@
-"""The corpus of a gigabyte, and what it costs more than its first tenth.
+"""The corpus of a gigabyte, and what it costs more than the first tenth of its rows.
 
 The four filter sets in a chain, and MinHash, each with default settings as a user would run it: one
 process, Parquet in, Parquet out.
