@@ -275,12 +275,10 @@ def _judged(
     if kind in ("cascade", "synergy"):
         found = _chains(kind, used, chosen_on, basis.large, own)
         return dataclasses.replace(family, settings=tuple(found))
-    m = len(learn.models)
-    alone = np.stack([_after(used, chosen_on, [j])[:, j] for j in range(m)], axis=1)
     weights = _scale(basis.cost, JUDGED_WEIGHTS)
     try:
         if kind == "verification-pomdp":
-            order = _order(basis)
+            order, alone = _order(basis), _alone(used, chosen_on)
             policies: list[Policy] = [
                 VerificationPomdp.fit(
                     learn.models,
@@ -296,7 +294,8 @@ def _judged(
             return dataclasses.replace(family, settings=tuple(policies))
         expects = own.pop("predictor", "logistic")
         predictor = fit_predictor(str(expects), first, seed=seed, encoder=encoder)
-        moves = spread(predictor.predict(chosen_on.texts).mean, alone)
+        # Of questions that neither it nor a fitted judge saw, else the moves look smaller than they are.
+        moves = spread(predictor.predict(second.texts).mean, _alone(used, second))
         method: Any = CascadeRouting if kind == "cascade-routing" else Reservation
         policies = [method(learn.models, moves, float(weight), **own) for weight in weights]
     except TypeError as error:
@@ -344,6 +343,12 @@ def _chains(
     )
     at = np.unique(np.linspace(0, len(plans) - 1, MAX_PLANS).astype(int))
     return [plans[i].chain for i in at[::-1]]
+
+
+def _alone(judge: AnswerJudge, outcomes: Outcomes) -> Floats:
+    """The score of each answer when nobody else was asked ``[n, m]``."""
+    every = range(len(outcomes.models))
+    return np.stack([_after(judge, outcomes, [j])[:, j] for j in every], axis=1)
 
 
 def _after(judge: AnswerJudge, outcomes: Outcomes, asked: Sequence[int]) -> Floats:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pilotfish.errors import ConfigError
+from pilotfish.errors import ConfigError, InputError
 from pilotfish.infer import scoreboard as sb
 from pilotfish.infer.certificate import Certificate
 from pilotfish.infer.families import Family
@@ -131,7 +132,7 @@ def operate(
         seed: Of the dice of policies that mix.
 
     Raises:
-        InputError: No setting keeps the limits, or what a dial counts was not recorded.
+        InputError: No setting keeps the limits, or what a dial counts was not recorded of a model.
         ConfigError: ``agree`` without questions to certify on.
     """
     replay = family.replayer(choose, seed=seed)
@@ -141,6 +142,7 @@ def operate(
         policy = _cheapest_promise(family, choose, replay, dials)
         played = family.replayer(certify_on, seed=seed)(policy)
         return _promise(family, policy, played, certify_on, dials)
+    _check_recorded(family, choose, dials)
     each_played = [replay(each) for each in family.settings]
     settings = [
         setting_of(policy, one, family.large)
@@ -150,6 +152,22 @@ def operate(
         order = np.argsort([-float(one.margin.mean()) for one in each_played], kind="stable")
         settings = [settings[i] for i in order]
     return first_within(_smoothed(settings), dials.limits)
+
+
+def _check_recorded(family: Family, choose: Outcomes, dials: Dials) -> None:
+    """Refuse a limit on what is unknown of a model: the mean of the others would keep it for nothing."""
+    counted = (("max_cost", "cost", choose.cost), ("max_latency", "latency", choose.latency))
+    for name, what, values in counted:
+        if values is None or getattr(dials, name) is None:
+            continue
+        known: NDArray[np.bool_] = np.asarray((~np.isnan(values)).any(axis=0))
+        if known.any() and not known.all():
+            missing = [each for each, has in zip(family.models, known, strict=True) if not has]
+            raise InputError(
+                f"Got {_option(name)}, but no {what} was recorded of {', '.join(missing)}.",
+                remedy="Leave these models out (--models), add a column of that name, or (costs) give "
+                "--price MODEL=INPUT,OUTPUT",
+            )
 
 
 def first_within(settings: Sequence[Setting], limits: Mapping[str, float]) -> Policy:

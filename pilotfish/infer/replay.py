@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.errors import InputError
+from pilotfish.errors import InputError, UnknownName
 from pilotfish.infer import scoreboard as sb
 from pilotfish.infer.families import (
     PLAIN,
@@ -63,8 +63,9 @@ class Score:
 
 @dataclass(frozen=True)
 class _Part:
-    """One split: where its test questions are, and what the policies did on them."""
+    """One split: where its test questions are, the large model if it was named, and what was done."""
 
+    large: str
     rows: NDArray[np.intp]
     fit: Outcomes
     test: Outcomes
@@ -90,14 +91,14 @@ def replay(
         policies: Names as in :mod:`pilotfish.infer.families`, and ``oracle``.
         dials: What a user wants: then each policy's setting is chosen on three tenths of the questions to
             fit on; half of these certify what is promised. Default: the whole curve.
-        large: Name of the large model that a dial counts; default the best one.
+        large: Name of the large model, which is the stronger one of two; default the best one.
         fit: Share or number of the questions to fit on.
         seeds: Splits.
         samples: Bootstrap draws for the 95% intervals; 0 gives none.
         encoder: For predictors that embed; default the static one.
 
     Raises:
-        UnknownName: A policy, predictor or signal has no such name.
+        UnknownName: A policy, predictor, signal or model has no such name.
         InputError: The outcomes do not hold what a policy needs, no setting keeps a dial, or ``seeds`` or
             ``samples`` is out of range.
     """
@@ -109,13 +110,15 @@ def replay(
     for name in policies:
         if name != ORACLE:
             check_name(name, outcomes, also=(ORACLE,))
+    if large and large not in outcomes.models:
+        raise UnknownName("large model", large, outcomes.models)
     parts = []
     for seed in range(seeds):
         learn, test, rows = _split(outcomes, seed, fit)
         points, chosen = {}, {}
         for name in policies:
             points[name], chosen[name] = _play(name, learn, test, wanted, large, seed, encoder)
-        parts.append(_Part(rows, learn, test, points, chosen))
+        parts.append(_Part(large, rows, learn, test, points, chosen))
     return [_score(name, parts, len(outcomes), samples) for name in policies]
 
 
@@ -129,7 +132,7 @@ def _play(
     encoder: Encoder | None,
 ) -> tuple[sb.Points, dict[str, Floats]]:
     if name == ORACLE:
-        return sb.oracle(test), {}
+        return sb.oracle(test, large=_large(learn, large)), {}
     held: list[Outcomes] = []
     if dials:
         wanted = (0.6, 0.2, 0.2) if dials.agree is not None else (0.7, 0.3)
@@ -177,9 +180,9 @@ def _curve_points(
 ) -> sb.Points:
     kind = name.partition(":")[0]
     if kind == "single":
-        return sb.single(test, int(learn.mean_quality().argmax()))
+        return sb.single(test, _large(learn, ""), large=family.large)
     if kind in PREDICTORS or kind in PLAIN:
-        return route_points(family.expected(test), learn, test)
+        return route_points(family.expected(test), learn, test, large=family.models[family.large])
     return points_of(family, test, seed=seed)
 
 
@@ -191,25 +194,47 @@ def _split(
     return learn, test, np.flatnonzero([text in held for text in outcomes.texts])
 
 
-def route_points(expected: Floats, learn: Outcomes, test: Outcomes) -> sb.Points:
-    """The curve of routing by predicted quality; costs that are unknown count as the models' order."""
+def route_points(
+    expected: Floats, learn: Outcomes, test: Outcomes, *, large: str = ""
+) -> sb.Points:
+    """The curve of routing by predicted quality; where a model's costs are unknown, none counts.
+
+    Args:
+        expected: Quality expected of each model ``[n, m]``.
+        learn: Whose mean costs are believed.
+        test: What is replayed.
+        large: Name of the large model; default the best one of ``learn``.
+    """
     if len(test.models) == 2:
-        weak, strong = _ends(learn)
+        weak, strong = _ends(learn, large)
         score = expected[:, strong] - expected[:, weak]
-        cost = test.cost[:, [weak, strong]]
-        return sb.threshold_points(score, test.quality[:, weak], test.quality[:, strong], cost)
+        both = [weak, strong]
+        return sb.threshold_points(
+            score,
+            test.quality[:, weak],
+            test.quality[:, strong],
+            test.cost[:, both],
+            None if test.latency is None else test.latency[:, both],
+        )
     believed = learn.mean_cost()
     if np.isnan(believed).any():
         believed = np.zeros_like(believed)
     span = max(float(believed.max() - believed.min()), 1e-30)
     weights = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, WEIGHTS)]) / span
-    return sb.weighted_points(expected, test, believed, weights.astype(np.float32))
+    return sb.weighted_points(
+        expected, test, believed, weights.astype(np.float32), large=_large(learn, large)
+    )
 
 
-def _ends(outcomes: Outcomes) -> tuple[int, int]:
-    """The cheapest and the best model; without costs the worst and the best."""
-    quality, cost = outcomes.mean_quality(), outcomes.mean_cost()
-    strong = int(quality.argmax())
+def _large(outcomes: Outcomes, name: str) -> int:
+    """The position of the model of this name; without one, of the best."""
+    return outcomes.models.index(name) if name else int(np.nanargmax(outcomes.mean_quality()))
+
+
+def _ends(outcomes: Outcomes, large: str) -> tuple[int, int]:
+    """The cheapest and the large model; without costs the worst and the large one."""
+    quality, cost = np.nan_to_num(outcomes.mean_quality()), outcomes.mean_cost()
+    strong = _large(outcomes, large)
     by = quality if np.isnan(cost).any() else cost
     others = [j for j in range(len(quality)) if j != strong] or [strong]
     return min(others, key=lambda j: float(by[j])), strong
@@ -288,15 +313,16 @@ def _mean(column: Floats, weights: NDArray[np.float64]) -> float:
 def _pair(
     part: _Part, measure: Any, name: str, weights: NDArray[np.float64], *level: float
 ) -> float:
-    weak, strong = _ends(part.fit)
+    weak, strong = _ends(part.fit, part.large)
     quality = part.test.quality
     return float(measure(part.points[name], quality[:, weak], quality[:, strong], *level, weights))
 
 
 def _floor(part: _Part, weights: NDArray[np.float64]) -> tuple[float, float, float]:
     """Mean cost and quality of the cheapest model, and the mean cost of the dearest."""
-    total = weights.sum()
-    cost, quality = weights @ part.test.cost / total, weights @ part.test.quality / total
+    known = ~np.isnan(part.test.quality)
+    cost = weights @ part.test.cost / weights.sum()
+    quality = weights @ np.where(known, part.test.quality, 0) / np.maximum(weights @ known, 1e-12)
     cheapest = int(cost.argmin())
     return float(cost[cheapest]), float(quality[cheapest]), float(cost.max())
 
@@ -307,7 +333,7 @@ def _aiq(part: _Part, name: str, weights: NDArray[np.float64]) -> float:
 
 
 def _at_single(part: _Part, name: str, weights: NDArray[np.float64]) -> float:
-    best = int(part.fit.mean_quality().argmax())
+    best = _large(part.fit, "")
     budget = float(weights @ part.test.cost[:, best] / weights.sum())
     quality, cost, _ = part.points[name].means(weights)
     low, floor, _ = _floor(part, weights)

@@ -79,7 +79,9 @@ class Interval:
     high: float
 
 
-def threshold_points(score: Floats, weak: Floats, strong: Floats, cost: Floats) -> Points:
+def threshold_points(
+    score: Floats, weak: Floats, strong: Floats, cost: Floats, latency: Floats | None = None
+) -> Points:
     """The curve of a two-model router: questions from a score upwards go to the strong model.
 
     Questions with equal scores go together in the curve's corners, so between two corners the share of
@@ -90,6 +92,7 @@ def threshold_points(score: Floats, weak: Floats, strong: Floats, cost: Floats) 
         weak: Quality of the weak model ``[n]``.
         strong: Quality of the strong model ``[n]``.
         cost: Cost of both ``[n, 2]``, weak first.
+        latency: Seconds of both ``[n, 2]``, or None.
     """
     levels = np.unique(score)[::-1]
     if len(levels) > 200:  # corners at every half percent are plenty
@@ -101,11 +104,17 @@ def threshold_points(score: Floats, weak: Floats, strong: Floats, cost: Floats) 
         cost=np.where(asked, cost[:, 1], cost[:, 0]).astype(np.float32),
         strong=asked,
         dial=cuts.astype(np.float32),
+        latency=None if latency is None else np.where(asked, latency[:, 1], latency[:, 0]),
     )
 
 
 def weighted_points(
-    expected: Floats, outcomes: Outcomes, believed: Floats, weights: Floats
+    expected: Floats,
+    outcomes: Outcomes,
+    believed: Floats,
+    weights: Floats,
+    *,
+    large: int | None = None,
 ) -> Points:
     """The curve of routing by price: each weight asks the best ``expected - weight * cost``.
 
@@ -114,9 +123,10 @@ def weighted_points(
         outcomes: What was recorded.
         believed: What asking each model is believed to cost ``[m]``, from other questions.
         weights: Quality that a unit of cost must bring ``[settings]``.
+        large: Position of the strongest model; default the best one of these outcomes.
     """
     rows = np.arange(len(outcomes))
-    top = int(np.nanargmax(outcomes.mean_quality()))
+    top = _strongest(outcomes, large)
     chosen = np.stack([(expected - w * believed).argmax(axis=1) for w in weights])
     return Points(
         quality=outcomes.quality[rows, chosen],
@@ -127,23 +137,25 @@ def weighted_points(
     )
 
 
-def oracle(outcomes: Outcomes) -> Points:
-    """The cheapest of the best answers to each question: what no router can beat."""
+def oracle(outcomes: Outcomes, *, large: int | None = None) -> Points:
+    """The cheapest of the best answers to each question: what no router can beat.
+
+    One of unknown cost counts as dearer than any other, but no worse.
+    """
     quality = np.where(np.isnan(outcomes.quality), -1, outcomes.quality)
-    best = quality.max(axis=1, keepdims=True)
-    price = np.where(np.isnan(outcomes.cost), np.inf, outcomes.cost)
-    chosen = np.argmin(np.where(quality == best, price, np.inf), axis=1)
-    none = ~np.isfinite(price).any(axis=1)
-    chosen = np.where(none, quality.argmax(axis=1), chosen)
-    return single(outcomes, chosen)
+    best = quality == quality.max(axis=1, keepdims=True)
+    price = np.where(best & ~np.isnan(outcomes.cost), outcomes.cost, np.inf)
+    known = np.isfinite(price).any(axis=1)
+    chosen = np.where(known, price.argmin(axis=1), best.argmax(axis=1))
+    return single(outcomes, chosen, large=large)
 
 
-def single(outcomes: Outcomes, chosen: NDArray[Any] | int) -> Points:
+def single(outcomes: Outcomes, chosen: NDArray[Any] | int, *, large: int | None = None) -> Points:
     """One setting: one model for all questions, or one for each ``[n]``."""
     n = len(outcomes)
     at = np.full(n, chosen) if isinstance(chosen, int) else chosen
     rows = np.arange(n)
-    top = int(np.nanargmax(outcomes.mean_quality()))
+    top = _strongest(outcomes, large)
     return Points(
         quality=outcomes.quality[rows, at][None],
         cost=outcomes.cost[rows, at][None],
@@ -151,6 +163,10 @@ def single(outcomes: Outcomes, chosen: NDArray[Any] | int) -> Points:
         dial=np.zeros(1, np.float32),
         latency=None if outcomes.latency is None else outcomes.latency[rows, at][None],
     )
+
+
+def _strongest(outcomes: Outcomes, large: int | None) -> int:
+    return int(np.nanargmax(outcomes.mean_quality())) if large is None else large
 
 
 def _curve(share: Doubles, quality: Doubles, weak: float, strong: float) -> tuple[Doubles, Doubles]:

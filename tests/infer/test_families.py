@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,18 @@ def test_single_is_every_model_alone() -> None:
     means = [family.replayer(rows)(policy).quality.mean() for policy in family.settings]
     assert means == pytest.approx(rows.quality.mean(axis=0).tolist()[::-1]), "the best first"
     assert family.large == 2
+
+
+@pytest.mark.parametrize("kind", ["cascade-routing", "reservation"])
+def test_beliefs_move_as_on_questions_that_the_predictor_did_not_see(kind: str) -> None:
+    """What was judged of the half that the predictor learned from must change nothing."""
+    rows = telling(200)
+    first, _ = rows.split(0, fit=0.5)
+    learned = np.isin(np.array(rows.texts), first.texts)[:, None]
+    signal = np.where(learned, 1 - rows.signals["probability"], rows.signals["probability"])
+    other = dataclasses.replace(rows, signals={"probability": signal})
+    found = [fit_family(f"{kind}:probability", each).settings[0] for each in (rows, other)]
+    assert np.array_equal(*(policy.covariance for policy in found))  # type: ignore[attr-defined]
 
 
 def test_seconds_are_traded_where_they_are_wanted() -> None:

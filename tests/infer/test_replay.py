@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,54 @@ def test_names_that_are_none_are_refused_before_anything_is_fitted() -> None:
     with pytest.raises(InputError, match="NAME=VALUE"):
         replay(outcomes, ["knn:k"])
     assert parse_settings("k=5,labels=soft,x=[1]") == {"k": 5, "labels": "soft", "x": [1]}
+
+
+def three(n: int = 240, *, seed: int = 0) -> Outcomes:
+    """Ever dearer and better models."""
+    rng = np.random.default_rng(seed)
+    quality = (rng.random((n, 3)) < [0.4, 0.6, 0.8]).astype(np.float32)
+    cost = np.tile(np.array([1, 3, 10], np.float32), (n, 1))
+    texts = tuple(f"question {i} of {rng.integers(9)}" for i in range(n))
+    return Outcomes(texts, ("a", "b", "c"), quality, cost)
+
+
+def test_a_quality_that_is_missing_does_not_spoil_what_costs_decide() -> None:
+    """All costs are known, one quality in ten of the cheapest model is not.
+
+    A judge that says nothing keeps all answers of the first small model, for 4, or none, for 14.
+    """
+    whole = three()
+    quality = whole.quality.copy()
+    quality[::10, 0] = np.nan
+    signals = {"flat": np.full_like(quality, 0.5)}
+    gaps = dataclasses.replace(whole, quality=quality, signals=signals)
+    (score,) = replay(gaps, ["synergy:flat"], seeds=1, samples=20)
+    mean = np.nanmean(gaps.split(0)[1].quality, axis=0)
+    # Of the hull from the cheapest model (1, a) to all of them (14, c), the part from 1 to 10.
+    by_hand = mean[0] + (mean[2] - mean[0]) * 4.5 / 13
+    assert score.measures["aiq"].value == pytest.approx(by_hand, abs=1e-5)
+    at_ten = mean[0] + (mean[2] - mean[0]) * 9 / 13
+    assert score.measures["quality_at_single_cost"].value == pytest.approx(at_ten, abs=1e-5)
+
+
+def test_two_models_have_seconds_as_well() -> None:
+    whole = topics(160)
+    latency = np.tile(np.array([0.5, 4], np.float32), (160, 1))
+    timed = dataclasses.replace(whole, latency=latency)
+    (score,) = replay(timed, ["logistic"], seeds=1, samples=0)
+    share = score.measures["strong_share"].value
+    assert score.measures["latency"].value == pytest.approx(0.5 + 3.5 * share)
+
+
+@pytest.mark.parametrize("large", ["a", "c"])
+def test_the_large_model_is_the_same_one_for_every_policy(large: str) -> None:
+    scores = replay(three(), ["average", "single", "oracle"], large=large, seeds=1, samples=0)
+    share = {each.policy: each.measures["strong_share"].value for each in scores}
+    assert share["average"] == share["single"] == float(large == "c"), "the best one is c"
+    assert 0 < share["oracle"] < 1
+    pair = topics(160)
+    (best,) = replay(pair, ["logistic"], large="small", seeds=1, samples=0)
+    (other,) = replay(pair, ["logistic"], large="large", seeds=1, samples=0)
+    # (A - low) / (high - low) and, the other way round, (A - high) / (low - high).
+    total = best.measures["apgr"].value + other.measures["apgr"].value
+    assert total == pytest.approx(1)

@@ -128,6 +128,15 @@ def test_the_oracle_takes_the_cheapest_of_the_best() -> None:
     assert top.cost.mean() == pytest.approx((30 * 1 + 10 * 10) / 40)
 
 
+def test_the_oracle_prefers_a_good_answer_of_unknown_cost_to_a_bad_one() -> None:
+    nan = float("nan")
+    quality = np.array([[0, 1, 1], [0, 1, 1], [0.5, nan, 0.2], [1, 1, nan]], np.float32)
+    cost = np.array([[1, nan, nan], [1, nan, 9], [1, 2, nan], [5, 3, 1]], np.float32)
+    top = sb.oracle(Outcomes(("w", "x", "y", "z"), ("a", "b", "c"), quality, cost))
+    assert top.quality[0].tolist() == [1, 1, 0.5, 1]
+    assert top.cost[0, 1:].tolist() == [9, 1, 3], "of the best, the cheapest whose cost is known"
+
+
 def test_routing_by_price_is_the_weighted_policy() -> None:
     rng = np.random.default_rng(5)
     n = 80

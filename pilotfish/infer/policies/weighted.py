@@ -40,7 +40,9 @@ class Weighted:
         quality = np.minimum(view.expected, np.float32(self.min_quality))
         value = quality - self.weight * view.cost - self.latency_weight * view.latency
         if self.min_quality <= 1:  # of the good enough ones, the cheapest, whatever the weight
-            value = value - 1e-9 * view.cost / max(float(view.cost.max(initial=0.0)), 1e-30)
+            dearest = max(float(view.cost.max(initial=0.0)), 1e-30)
+            # In double precision: beside a quality in single precision, so little would be nothing.
+            value = value.astype(np.float64) - 1e-9 * view.cost / dearest
         failed = view.scores < 0
         out: Floats = np.where(failed, -np.inf, value)
         return out

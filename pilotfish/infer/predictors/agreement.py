@@ -6,9 +6,10 @@ others ``v_i = (d_ij + d_ik - d_jk) / 2`` in closed form, averaged over all pair
 Smoothie-Local averages the distances over the nearest questions only.
 
 This is the form that the paper calls Smoothie-Train: distances are those of recorded answers, so that
-one model is asked at serving time, not all. Difference: reported is ``1 - v_i / 2`` in place of the
-paper's ``theta_i = dim / (2 v_i)``; both fall with ``v_i``, so the choice is the same, and with unit
-rows it is the expected cosine to the true answer.
+one model is asked at serving time, not all. Differences: two models that none of the nearest questions
+has answers of are as far apart as over all questions, and if none has, as two models are in the mean;
+reported is ``1 - v_i / 2`` in place of the paper's ``theta_i = dim / (2 v_i)``; both fall with ``v_i``,
+so the choice is the same, and with unit rows it is the expected cosine to the true answer.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ class Agreement(Fitted):
     def __post_init__(self) -> None:
         self._known = ~np.isnan(self.distance)
         self._values = np.where(self._known, self.distance, 0)
+        seen = self._known.sum(axis=0)
+        mean = self._values.sum(axis=0) / np.maximum(seen, 1)
+        unseen = (seen == 0) & ~np.eye(len(seen), dtype=bool)
+        compared = (seen > 0) & ~np.eye(len(seen), dtype=bool)
+        self._overall = np.where(unseen, mean[compared].mean() if compared.any() else 0, mean)
 
     @classmethod
     def fit(cls, outcomes: Outcomes, encoder: Encoder | None, seed: int, *, k: int = 50) -> Self:
@@ -63,7 +69,7 @@ class Agreement(Fitted):
             k: Nearest questions that are averaged; 0 for all (Smoothie-Global).
 
         Raises:
-            InputError: There are fewer than three models.
+            InputError: There are fewer than three models, or one of them gave no answer.
         """
         assert encoder is not None  # fit_predictor brings one
         assert outcomes.answers is not None  # and has looked
@@ -72,9 +78,21 @@ class Agreement(Fitted):
             raise InputError(
                 f"Got answers of {m} models, but agreement needs 3 at least to tell whose is off."
             )
+        there = np.array([[text is not None for text in row] for row in outcomes.answers], bool)
+        if silent := [
+            name for name, own in zip(outcomes.models, there.T, strict=True) if not own.any()
+        ]:
+            raise InputError(
+                f"No answer was recorded of {', '.join(silent)}.",
+                remedy="Leave these models out: outcomes.select([...])",
+            )
+        if not (there.sum(axis=1) > 1).any():
+            raise InputError(
+                "No question was answered by two models, so no answers can be compared."
+            )
         vectors = np.full((n, m, encoder.dim), np.nan, np.float32)
         for j in range(m):
-            said = np.array([text is not None for text in outcomes.answers[:, j]], bool)
+            said = there[:, j]
             vectors[said, j] = embed(encoder, [str(text) for text in outcomes.answers[said, j]])
         squares = (vectors**2).sum(axis=2)
         inner = np.einsum("nid,njd->nij", vectors, vectors)
@@ -86,8 +104,7 @@ class Agreement(Fitted):
         """Expected cosine to the true answer ``[n, models]``, clipped to [0, 1]."""
         n, m = len(texts), len(self.models)
         if not self.k:
-            overall = self._values.sum(axis=0) / np.maximum(self._known.sum(axis=0), 1)
-            noise = np.repeat(noise_variance(overall)[None], n, axis=0)
+            noise = np.repeat(noise_variance(self._overall)[None], n, axis=0)
             count = np.full((n, 1), len(self.rows))
         else:
             noise = np.empty((n, m))
@@ -95,8 +112,10 @@ class Agreement(Fitted):
             for start in range(0, n, BATCH):
                 alike = asked[start : start + BATCH] @ self.rows.T
                 near = np.argpartition(-alike, self.k - 1, axis=1)[:, : self.k]
-                seen = np.maximum(self._known[near].sum(axis=1), 1)
-                noise[start : start + BATCH] = noise_variance(self._values[near].sum(axis=1) / seen)
+                seen = self._known[near].sum(axis=1)
+                local = self._values[near].sum(axis=1) / np.maximum(seen, 1)
+                local = np.where(seen > 0, local, self._overall)
+                noise[start : start + BATCH] = noise_variance(local)
             count = np.full((n, 1), self.k)
         mean = np.clip(1 - noise / 2, 0, 1)
         std = np.sqrt(np.maximum(mean * (1 - mean), 1e-4) / count)

@@ -44,6 +44,14 @@ def test_min_quality_asks_the_cheapest_that_is_good_enough() -> None:
     assert played.answered.tolist() == [0, 1, 2], "none good enough: the best"
 
 
+def test_of_equally_good_models_the_cheapest_is_asked_wherever_it_stands() -> None:
+    expected = np.array([[0.99, 0.85, 0.9], [0.99, 0.85, 0.7]], np.float32)
+    for weight in (0.0, 1e-9):
+        policy = Weighted(NAMES, weight, min_quality=0.8)
+        played = play(policy, draw(2, 2), expected, cost=np.array([10.0, 3.0, 1.0]))
+        assert played.answered.tolist() == [2, 1]
+
+
 def test_latency_counts_where_it_is_given() -> None:
     expected = np.array([[0.8, 0.85, 0.9]], np.float32)
     policy = Weighted(NAMES, latency_weight=0.1)

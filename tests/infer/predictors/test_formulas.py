@@ -8,11 +8,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 from pilotfish.errors import InputError
-from pilotfish.infer.predictors.agreement import noise_variance
+from pilotfish.infer.predictors.agreement import Agreement, noise_variance
 from pilotfish.infer.predictors.expert_loss import ExpertLoss
 from pilotfish.infer.predictors.hybrid import best_relaxation, mean_difference, shares
 from pilotfish.infer.predictors.mlp import Perceptron
-from pilotfish.infer.predictors.reward_distilled import smooth
+from pilotfish.infer.predictors.reward_distilled import RewardDistilled, smooth
 from pilotfish.infer.predictors.svm import SupportVectors, best_model
 from tests.infer.predictors.plane import NAN, Plane, noisy, outcomes_of
 
@@ -36,6 +36,17 @@ def test_rewards_are_smoothed_by_their_tag() -> None:
     assert smoothed == pytest.approx(
         np.array([[0.3 * 1 + 0.7 * 0.5, 0], [0.7 * 0.5, 0], [0.5, 1]]), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_distilled_router_says_the_softmax_of_rewards(temperature: float) -> None:
+    """With enough weight on the data, KL(softmax(r / T) || router) is 0 for questions of two kinds."""
+    reward = np.array([[1, 0.2, 0], [0, 0.5, 1]])
+    data = outcomes_of([f"{i % 2} 1" for i in range(40)], np.tile(reward, (20, 1)))
+    made = RewardDistilled.fit(data, Plane(), 0, temperature=temperature, clusters=2, strength=1e4)
+    odds = np.exp(reward / temperature)
+    expected = odds / odds.sum(axis=1, keepdims=True)
+    assert made.predict(["0 1", "1 1"]).mean == pytest.approx(expected, abs=0.01)
 
 
 def test_losses_become_likelihoods() -> None:
@@ -67,12 +78,24 @@ def test_noise_is_recovered_from_distances() -> None:
 
 
 def test_agreement_of_two_models_tells_nothing() -> None:
-    from pilotfish.infer.predictors.agreement import Agreement
-
     answers = np.array([["a", "b"]] * 3, object)
     data = outcomes_of(["1 0", "0 1", "1 1"], np.full((3, 2), NAN), answers=answers)
     with pytest.raises(InputError, match="3 at least"):
         Agreement.fit(data, Plane(), 0)
+
+
+def test_answers_that_were_never_compared_are_no_agreement() -> None:
+    """Near "1 0" the third model did not answer; there its noise is that of all questions."""
+    texts = ["1 0"] * 4 + ["0 1"] * 4
+    near = [["1 0", "1 0", None]] * 4
+    far = [["0 1", "0 1", "0 -1"]] * 4
+    data = outcomes_of(texts, np.full((8, 3), NAN), answers=np.array(near + far, object))
+    said = Agreement.fit(data, Plane(), 0, k=3).predict(["1 0", "0 1"]).mean
+    # |(0, 1) - (0, -1)|^2 = 4 = v_1 + v_3 = v_2 + v_3 and v_1 + v_2 = 0, so v = 0, 0, 4.
+    assert said == pytest.approx(np.array([[1, 1, 0], [1, 1, 0]]))
+    silent = outcomes_of(["1 0"], np.full((1, 3), NAN), answers=np.array([["a", "b", None]]))
+    with pytest.raises(InputError, match="No answer was recorded of c"):
+        Agreement.fit(silent, Plane(), 0)
 
 
 @pytest.mark.parametrize("models", [2, 4])
