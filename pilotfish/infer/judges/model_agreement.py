@@ -1,9 +1,11 @@
 """Agreement between models: an answer is as good as the other answers asked for agree with it.
 
-Synergy of Thoughts (Shang et al. 2024) lets several small models answer and brings the large one in where
-they conflict; mixture of thought across models is the same. Each model's vote may carry a weight, such as
-the log-odds of its accuracy, which is the best weight when models err independently (Nitzan and Paroush
-1982). An answer that is alone has nothing to be compared with and scores its model's prior accuracy.
+Synergy of Thoughts (Shang et al. 2024) lets several small models answer and brings the large one in
+where they conflict; mixture of thought across models is the same. Each model's vote may carry a weight.
+If models err independently, the best one is the log-odds of its accuracy where there are two answers
+(Nitzan and Paroush 1982), and ``log(k - 1)`` more where errors scatter over ``k``; :data:`SCATTER`
+stands for this. An answer that is alone has nothing to be compared with and scores its model's prior
+accuracy.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pilotfish.infer.judges.judge import Bools, only, seen
 from pilotfish.infer.judges.same import Same
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.records import Completion, Request
+
+SCATTER = 2.0  # log(k - 1) for some 8 answers; how many there are is not known
 
 
 class ModelAgreement:
@@ -43,9 +47,9 @@ class ModelAgreement:
 
     @classmethod
     def fit(cls, outcomes: Outcomes, *, pattern: str = "") -> Self:
-        """Weights by accuracy: the log-odds, at least 0.1 so that every vote counts."""
+        """Weights by accuracy: log-odds and :data:`SCATTER`, at least 0.1 so that every vote counts."""
         accuracy = np.clip(outcomes.mean_quality(), 0.01, 0.99)
-        weights = np.maximum(np.log(accuracy / (1 - accuracy)) + 2.0, 0.1)
+        weights = np.maximum(np.log(accuracy / (1 - accuracy)) + SCATTER, 0.1)
         named = dict(zip(outcomes.models, weights.tolist(), strict=True))
         prior = dict(zip(outcomes.models, accuracy.tolist(), strict=True))
         return cls(named, prior=prior, pattern=pattern)

@@ -32,7 +32,11 @@ EXAMPLES: tuple[tuple[str, str, str], ...] = (
     ),
     ("Which is the largest planet?", "Saturn", "Jupiter is larger than Saturn. Verdict: incorrect"),
 )
-VERDICT = re.compile(r"\b(?:(in)?correct|(yes)|(no))\b", re.IGNORECASE)
+VERDICT = re.compile(
+    r"((?:\bnot|n['\u2019]t)\s+(?:(?:quite|entirely|fully|completely|totally)\s+)?)?"
+    r"\b(?:(in)?correct|(yes)|(no))\b",
+    re.IGNORECASE,
+)
 
 
 class SelfVerification:
@@ -129,8 +133,10 @@ def verdict(text: str) -> bool | None:
     found = [*VERDICT.finditer(text)]
     if not found:
         return None
-    wrong, yes, no = found[-1].groups()
-    return bool(yes) or not (wrong or no)
+    denied, wrong, yes, no = found[-1].groups()
+    if yes or no:
+        return bool(yes)
+    return bool(denied) == bool(wrong)
 
 
 def recorded(outcomes: Outcomes, asked: Bools | None, signal: str) -> Floats:
