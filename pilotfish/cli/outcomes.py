@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pilotfish.errors import InputError
+from pilotfish.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
     from pilotfish.infer.outcomes import Outcomes
@@ -29,7 +30,9 @@ Column = Annotated[
 ]
 Price = Annotated[
     list[str] | None,
-    typer.Option(help="MODEL=INPUT,OUTPUT: dollars per million tokens, for files without costs."),
+    typer.Option(
+        help="MODEL=INPUT,OUTPUT: dollars per million tokens, for costs that are not recorded."
+    ),
 ]
 AnswerTokens = Annotated[
     float, typer.Option(help="With --price: tokens of an answer without text. 0: unknown.")
@@ -37,6 +40,9 @@ AnswerTokens = Annotated[
 Encoder = Annotated[
     str, typer.Option(help="Encoder of predictors that embed; several with + between.")
 ]
+
+
+_FOR_FILES = ("--prompt", "--column", "--price", "--answer-tokens")
 
 
 def is_store(source: str) -> bool:
@@ -48,6 +54,12 @@ def recorded_in(source: str, models: str, *options: Any) -> Outcomes:
     """Outcomes of a file, or of the gateway's store in the order in which they came."""
     if not is_store(source):
         return read(Path(source), models, *options)
+    for name, given in zip(_FOR_FILES, options, strict=True):
+        if given:
+            raise InputError(
+                f"Got {name} with a store, which says itself what was asked and what it cost.",
+                remedy="Leave it out; it is for files.",
+            )
     from pilotfish.infer.stored_outcomes import read_stored_outcomes
     from pilotfish.store import open_store
 
@@ -68,18 +80,31 @@ def read(
     price: list[str] | None,
     answer_tokens: float,
 ) -> Outcomes:
-    """Outcomes as the options say."""
+    """Outcomes as the options say; prices fill in the costs that were not recorded."""
     from pilotfish.infer.outcome_files import read_outcomes
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     columns = dict(_pair(text, "--column KIND=PATTERN") for text in column or ())
     recorded = read_outcomes(path, models=names, prompt=prompt, columns=columns or None)
     if price:
-        from math import nan
-
-        prices = dict(_price(text) for text in price)
-        recorded = recorded.priced(prices, answer_tokens=answer_tokens or nan)
+        recorded = _filled(recorded, dict(_price(text) for text in price), answer_tokens)
     return recorded
+
+
+def _filled(recorded: Outcomes, prices: dict[str, Any], answer_tokens: float) -> Outcomes:
+    import numpy as np
+
+    unknown = np.isnan(recorded.cost)
+    for name in prices:
+        if name not in recorded.models:
+            raise UnknownName("model", name, recorded.models)
+        if not unknown[:, recorded.models.index(name)].any():
+            raise InputError(
+                f"Got --price of {name}, but the file holds what every answer of {name} cost.",
+                remedy="Leave out the price, or the file's cost column.",
+            )
+    priced = recorded.priced(prices, answer_tokens=answer_tokens or np.nan).cost
+    return replace(recorded, cost=np.where(unknown, priced, recorded.cost))
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:

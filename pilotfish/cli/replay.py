@@ -94,13 +94,15 @@ def replay(
     """
     from pilotfish.infer.predictors.joined import load_joined
     from pilotfish.infer.replay import replay as run
-    from pilotfish.loop.routing_plot import ENDINGS, draw_curves
+    from pilotfish.loop.routing_plot import ENDINGS, check_costs, draw_curves
     from pilotfish.sources import writable
 
     if plot is not None:  # before the work, not after it
         writable(plot, ENDINGS)
     dials = dials_from(max_cost, strong_share, min_quality, max_latency, agree, agree_on, pattern)
     recorded = recorded_in(outcomes, models, prompt, column, price, answer_tokens)
+    if plot is not None:
+        check_costs(recorded)
     wanted = policy or ["single", "knn", "stacked", "oracle"]
     scores = run(
         recorded,
@@ -114,10 +116,15 @@ def replay(
     )
     if plot is not None:
         draw_curves(scores, recorded, plot)
+    _say_unknown(scores, recorded)
     if as_json:
         typer.echo(json.dumps([_row(score) for score in scores]))
         return
     _print(scores, recorded, seeds)
+    if not dials:
+        typer.echo(
+            "\nWithout a dial, the first rows are of each policy's best setting, in hindsight."
+        )
 
 
 def _row(score: Score) -> dict[str, Any]:
@@ -133,6 +140,36 @@ def _row(score: Score) -> dict[str, Any]:
         None if score.point is None else dict(zip(("cost", "quality"), score.point, strict=True))
     )
     return {"policy": score.policy, "measures": measures, "point": point, "curve": curve}
+
+
+def _say_unknown(scores: list[Score], outcomes: Outcomes) -> None:
+    """On stderr: how much was not recorded, and which measures there are not for that reason."""
+    import numpy as np
+
+    columns = {"quality": outcomes.quality, "cost": outcomes.cost, "latency": outcomes.latency}
+    unknown = {
+        name: int(np.isnan(values).sum()) for name, values in columns.items() if values is not None
+    }
+    size = outcomes.quality.size
+    partly = {name: count for name, count in unknown.items() if 0 < count < size}
+    if not partly:
+        return
+    curves = {
+        "quality_at_single_cost",
+        "aiq",
+        *(("apgr", "cpt50", "cpt80") if len(outcomes.models) == 2 else ()),
+    }
+    missing = [
+        name.replace("_", " ")
+        for name in _SHOWN
+        if (name in curves or name in partly)
+        and not any(name in score.measures for score in scores)
+    ]
+    counts = ", ".join(f"{name} of {count:,}" for name, count in partly.items())
+    left_out = f"; left out for that: {', '.join(missing)}" if missing else ""
+    typer.echo(
+        f"Unknown of {size:,} answers: {counts}. Means are of what is known{left_out}.", err=True
+    )
 
 
 def _short(names: list[str]) -> list[str]:

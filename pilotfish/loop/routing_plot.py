@@ -19,6 +19,21 @@ LINES = ("-", "--", "-.", ":")
 ENDINGS = (".svg", ".png", ".pdf")
 
 
+def check_costs(outcomes: Outcomes) -> None:
+    """Whether there can be a plot; to be asked before the work.
+
+    Raises:
+        InputError: Costs are unknown.
+    """
+    unknown = np.isnan(outcomes.cost)
+    if unknown.any():
+        raise InputError(
+            f"A plot needs the cost of every answer, but {int(unknown.sum()):,} of {unknown.size:,} are "
+            "unknown.",
+            remedy="Add cost columns, give --price MODEL=INPUT,OUTPUT, or leave models out (--models)",
+        )
+
+
 def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -> None:
     """Draw to ``.svg``, ``.png`` or ``.pdf``; the single models are points with their names.
 
@@ -33,11 +48,7 @@ def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -
     from matplotlib.figure import Figure
 
     path = writable(path, ENDINGS)
-    if not all(len(score.curve) for score in scores):
-        raise InputError(
-            "A plot needs the cost of every answer, but some are unknown.",
-            remedy="Add cost columns, or give --price MODEL=INPUT,OUTPUT",
-        )
+    check_costs(outcomes)
     figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.add_subplot()
     for i, score in enumerate(scores):

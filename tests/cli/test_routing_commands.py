@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from pilotfish.cli.main import app
-from pilotfish.errors import InputError, PilotfishError
+from pilotfish.cli.outcomes import read
+from pilotfish.errors import InputError, PilotfishError, UnknownName
 from pilotfish.infer.outcome_files import write_outcomes
 from pilotfish.records import Completion, Request
 from pilotfish.store import open_store
@@ -68,6 +71,70 @@ def test_replay_reads_other_columns_and_prices(tmp_path: Path) -> None:
     assert single["measures"]["cost"]["value"] == pytest.approx(10 * 102.6e-6, rel=0.02)
     with pytest.raises(InputError, match="MODEL=INPUT,OUTPUT"):
         call("replay", path, *options, "--price", "s=free")
+
+
+def test_prices_fill_in_only_the_costs_that_were_not_recorded(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"question {i:03}", "model": model, "quality": 1, "cost": cost}
+        for i in range(4)
+        for model, cost in (("s", None if i else 0.5), ("l", 7.0), ("free", None))
+    ]
+    path = tmp_path / "o.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read(path, "", "", None, ["s=1000,0", "free=0"], 0.0)
+    asked = 1000e-6 * 12 / 4  # 12 characters, 4 a token
+    assert found.cost == pytest.approx(np.array([[0.5, 7, 0], *[[asked, 7, 0]] * 3]))
+    with pytest.raises(UnknownName, match=r"Unknown model 'fre'\. Did you mean 'free'"):
+        read(path, "", "", None, ["fre=0"], 0.0)
+    with pytest.raises(InputError, match="holds what every answer of l cost"):
+        read(path, "", "", None, ["l=2"], 0.0)
+
+
+def test_what_a_store_says_itself_is_not_asked_for(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/traffic.db"
+    for option in (["--price", "s=1"], ["--column", "quality={}"], ["--prompt", "q"]):
+        assert f"Got {option[0]} with a store" in refused("replay", url, *option)
+
+
+def test_what_is_unknown_is_said(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"question {i}", "model": model, "quality": i % 2, "cost": cost}
+        for i in range(40)
+        for model, cost in (("small", 1), ("large", None if i == 7 else 10))
+        if (i, model) != (9, "small")
+    ]
+    path = tmp_path / "o.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--policy", "average", "--seeds", 1, "--samples", 0]
+    done = CliRunner().invoke(app, ["replay", str(path), *map(str, options)])
+    assert "\ncost " not in done.stdout
+    assert "Unknown of 80 answers: quality of 1, cost of 2." in done.stderr
+    assert (
+        "left out for that: cost, quality at single cost, aiq, apgr, cpt50, cpt80." in done.stderr
+    )
+    assert "in hindsight" in done.stdout
+    whole = tmp_path / "whole.parquet"
+    write_outcomes(topics(60), whole)
+    done = CliRunner().invoke(app, ["replay", str(whole), *map(str, options), "--max-cost", "5"])
+    assert done.stderr == ""
+    assert "in hindsight" not in done.stdout
+
+
+def test_a_plot_that_lacks_costs_is_refused_before_the_work(tmp_path: Path) -> None:
+    write_outcomes(topics(60, cost=False), tmp_path / "o.parquet")
+    work = ["replay", tmp_path / "o.parquet", "--policy", "knn:no_such=1"]
+    assert "A plot needs the cost" in refused(*work, "--plot", tmp_path / "curves.svg")
+
+
+def test_a_model_of_unknown_cost_cannot_keep_a_budget(tmp_path: Path) -> None:
+    """The mean over the others would hide what it costs."""
+    whole = topics(200)
+    cost = whole.cost.copy()
+    cost[:, 1] = np.nan
+    write_outcomes(dataclasses.replace(whole, cost=cost), tmp_path / "o.parquet")
+    for work in (["replay"], ["route", "fit", "--out", tmp_path / "x"]):
+        said = refused(*work, tmp_path / "o.parquet", "--policy", "average", "--max-cost", 2)
+        assert "no cost was recorded of large" in said
 
 
 def test_replay_measures_what_a_dial_chose(tmp_path: Path) -> None:
