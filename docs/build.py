@@ -11,6 +11,7 @@ them, so that the pages are the same whichever optional libraries are installed.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -171,16 +172,44 @@ def _fields(file: Path, kind: str, leave_out: frozenset[str] | set[str] = frozen
         if name in leave_out:
             continue
         kind_text = ast.unparse(row.annotation).replace("|", "or")
-        default = "required" if row.value is None else _literal(row.value)
+        default = "required" if row.value is None else _shown(row.value, file)
         meaning = _plain(meanings.get(name, "")).replace("|", "\\|")
         table.append(f"| `{name}` | {kind_text} | {default} | {meaning} |")
     return "\n".join(table) + "\n"
 
 
-def _literal(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant):
-        return f"`{node.value!r}`" if node.value not in (None, "") else ""
-    return ""
+def _shown(node: ast.expr, file: Path) -> str:
+    """A default as pilotfish.toml would have it; blank where only running code would tell."""
+    try:
+        value = _value(node, file)
+    except ValueError:
+        return ""
+    return "none" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _value(node: ast.expr, file: Path) -> Any:
+    if isinstance(node, ast.Name):
+        return _constant(node.id, file)
+    if isinstance(node, ast.Call):
+        made = [key.value for key in node.keywords if key.arg == "default_factory"]
+        kind = ast.unparse(made[0] if made else node.func)
+        if kind == "list":
+            return []
+        if kind == "dict" or kind.endswith("Settings"):  # of settings: all their own defaults
+            return {}
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift):  # a size in bytes
+        return _value(node.left, file) << _value(node.right, file)
+    return ast.literal_eval(node)
+
+
+def _constant(name: str, file: Path) -> Any:
+    """The value of a module's constant, there or where it is imported from."""
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return _value(node.value, file)
+        if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
+            return _constant(name, PACKAGE.parent / f"{str(node.module).replace('.', '/')}.py")
+    raise ValueError(name)
 
 
 def _attributes(text: str) -> dict[str, str]:

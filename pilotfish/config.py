@@ -55,7 +55,7 @@ class Config:
 
     Attributes:
         store: SQLAlchemy URL of the store.
-        cache_dir: Where pulled models and data sets live.
+        cache_dir: Where pulled models and data sets live; default: ``pilotfish`` in the user's cache.
         models: Name to settings; each has a ``backend`` and what that backend takes, or a ``kind`` of
             composite with its ``models`` and what that composite takes.
         prices: Model name to :class:`Price`.

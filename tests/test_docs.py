@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -152,6 +153,26 @@ def test_a_wrong_command_would_be_found(tmp_path: Path) -> None:
         parse(words)
 
 
+PIPELINES = [page for page in PAGES if "[[step" in page.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", PIPELINES, ids=page_name)
+def test_pipelines_name_steps_and_settings_that_there_are(page: Path) -> None:
+    """Without building them: they name files and models that are not here."""
+    from pilotfish.curate import STEPS
+    from pilotfish.curate.pipeline import FILE_SETTINGS
+
+    assert "    [[step" not in page.read_text("utf-8"), "put it into a toml block"
+    for line, code in blocks(page, "toml"):
+        if "[[step" not in code:
+            continue
+        data = tomllib.loads(code)
+        assert set(data) <= set(FILE_SETTINGS), f"{page_name(page)}:{line}"
+        for table in data["steps"]:
+            known = inspect.signature(STEPS.load(table.pop("step"))).parameters
+            assert set(table) <= set(known), f"{page_name(page)}:{line}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text("utf-8"))
@@ -169,6 +190,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_setting_shows_its_default() -> None:
+    """In its column, or in words where only the machine knows it."""
+    page = (REPOSITORY / "docs" / "settings.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert len(rows) > 100
+    assert not [name for name, default, meaning in rows if not default and "default" not in meaning]
 
 
 def texts() -> Iterator[Path]:
