@@ -26,7 +26,7 @@ def account(
     from pilotfish.store.store import open_store
 
     since = int(time.time() // 86_400) - days + 1
-    with open_store(store or load_config().store) as database:
+    with open_store(store or load_config().store, create=not store) as database:
         rows = database.ledger.days(task or None, since)
     if as_json:
         typer.echo(json.dumps([row.to_dict() for row in rows]))

@@ -50,7 +50,7 @@ def forget(
     until = before.replace(tzinfo=UTC).timestamp() if before else None
     if not yes:
         typer.confirm(f"Delete {what} from the store?", abort=True)
-    with open_store(store or load_config().store) as database:
+    with open_store(store or load_config().store, create=not store) as database:
         gone = database.ledger.forget(user=user, request_id=request, before=until)
         withdrawn = withdraw_reused(database, gone.versions)
         folders = {

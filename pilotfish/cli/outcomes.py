@@ -63,7 +63,7 @@ def recorded_in(source: str, models: str, *options: Any) -> Outcomes:
     from pilotfish.infer.stored_outcomes import read_stored_outcomes
     from pilotfish.store import open_store
 
-    store = open_store(source)
+    store = open_store(source, create=False)  # a misspelt name must not become an empty file
     try:
         found = read_stored_outcomes(store)[0]
     finally:

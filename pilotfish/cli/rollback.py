@@ -19,7 +19,7 @@ def rollback(
     from pilotfish.config import load_config
     from pilotfish.store.store import open_store
 
-    with open_store(store or load_config().store) as database:
+    with open_store(store or load_config().store, create=not store) as database:
         pointer = database.versions.roll_back(task, why)
     now = "the large model" if pointer.serving is None else f"{task}@{pointer.serving}"
     typer.echo(f"{task} is answered by {now}.")

@@ -78,13 +78,21 @@ class Database:
         url: What :func:`parse_url` accepts.
         durable: ``"process"`` or ``"full"``; see the module's text.
         timeout: Seconds to wait for another process's write (SQLite) or a connection.
+        create: Make a file that is not there; else that is an error.
 
     Raises:
         StoreError: It cannot be opened, is no database, or is newer than this Pilotfish.
         MissingExtra: PostgreSQL is asked for and its driver is not installed.
     """
 
-    def __init__(self, url: str, *, durable: Durable = "process", timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        durable: Durable = "process",
+        timeout: float = 30.0,
+        create: bool = True,
+    ) -> None:
         parsed = parse_url(url)
         self.where = shown(parsed)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -95,7 +103,13 @@ class Database:
         if in_memory:
             options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         elif self.is_sqlite:
-            _create_private(Path(str(parsed.database)))
+            file = Path(str(parsed.database))
+            if not (create or file.exists()):
+                raise StoreError(
+                    f"There is no store at {str(file)!r}.",
+                    remedy="The gateway and `pilotfish run` make one; name it as in pilotfish.toml.",
+                )
+            _create_private(file)
             options |= {"pool_timeout": timeout, "connect_args": {"timeout": timeout}}
         else:
             seconds = max(2, int(timeout))

@@ -37,7 +37,9 @@ _KEYS_PER_QUERY = 500  # older SQLite allows 999 parameters in a statement
 _ROWS_PER_INSERT = 1000
 
 
-def open_store(url: str, *, durable: Durable = "process", timeout: float = 30.0) -> Store:
+def open_store(
+    url: str, *, durable: Durable = "process", timeout: float = 30.0, create: bool = True
+) -> Store:
     """Open a store, creating it or bringing it up to date first.
 
     Args:
@@ -46,9 +48,10 @@ def open_store(url: str, *, durable: Durable = "process", timeout: float = 30.0)
         durable: ``"process"``: what was put survives any kill of the process; ``"full"``: also a power
             cut, at one disk sync a transaction.
         timeout: Seconds to wait for another process that writes.
+        create: Make a SQLite file that is not there; else that is an error.
 
     Raises:
-        StoreError: It cannot be opened, is no database, or was written by a newer Pilotfish.
+        StoreError: It cannot be opened, is not there, is no database, or is a newer Pilotfish's.
         MissingExtra: PostgreSQL without its driver.
 
     >>> with open_store("sqlite://") as store:
@@ -57,7 +60,7 @@ def open_store(url: str, *, durable: Durable = "process", timeout: float = 30.0)
     ...     store.get([question.key("m")])[question.key("m")].text
     '4'
     """
-    return Store(Database(url, durable=durable, timeout=timeout))
+    return Store(Database(url, durable=durable, timeout=timeout, create=create))
 
 
 class Store:
