@@ -82,7 +82,10 @@ def text_of(message: Mapping[str, Any]) -> str:
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
-    parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+    parts = [
+        part.get("text") if isinstance(part, Mapping) else None
+        for part in (content if isinstance(content, list | tuple) else [None])
+    ]
     if not all(isinstance(part, str) for part in parts):
         raise RequestRefused("Got message content that is no text, but this model reads text only.")
     return "".join(str(part) for part in parts)

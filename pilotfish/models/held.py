@@ -34,11 +34,13 @@ class Held:
         """
         kept = min(common_prefix(self.session.tokens, tokens), len(tokens) - 1)
         self.session.rewind(kept)
+        # A cache that others needed reads its tokens again: those are not there.
+        there = int(getattr(self.session, "held", kept))
         for at in range(kept, len(tokens), _PIECE):
             check()
             part = tokens[at : at + _PIECE]
             row = self.session.feed(part, last=1 if at + len(part) == len(tokens) else 0)
-        return np.asarray(row[0]), kept
+        return np.asarray(row[0]), there
 
     def usage(self, tokens: Sequence[int], kept: int) -> Usage:
         """A prompt of these tokens, ``kept`` of which were there; a composite counts in its own way."""

@@ -23,7 +23,8 @@ def layer_logits(
     """Logits that each layer's states give to some tokens, ``[layers + 1, last, len(of)]``, float32.
 
     The states go through the output layer as they are; the first are the input embeddings, and the
-    last, which the final norm has scaled, give the model's own logits.
+    last, which the final norm has scaled, give the model's own logits: -inf where a draft's output
+    layer lacks the token.
 
     Args:
         model: Its network gives its states.
@@ -35,6 +36,8 @@ def layer_logits(
         RequestRefused: They do not fit the context.
     """
     import torch
+
+    from pilotfish.models.trimmed_head import TrimmedHead
 
     if len(tokens) > model.context:
         raise RequestRefused(
@@ -50,6 +53,9 @@ def layer_logits(
             logits_to_keep=1,
         ).hidden_states
         rows = torch.stack([layer[0, -last:] for layer in states]).to(head.weight.dtype)
-        bias = None if head.bias is None else head.bias[list(of)]
-        found = torch.nn.functional.linear(rows, head.weight[list(of)], bias)
+        if isinstance(head, TrimmedHead):
+            found = head.some(rows, list(of))
+        else:
+            bias = None if head.bias is None else head.bias[list(of)]
+            found = torch.nn.functional.linear(rows, head.weight[list(of)], bias)
         return np.asarray(found.float().cpu().numpy(), np.float32)

@@ -46,6 +46,14 @@ class TrimmedHead(torch.nn.Module):  # type: ignore[misc]
         """Logits of the kept tokens, ``[..., kept]``."""
         return torch.nn.functional.linear(states, self.weight)
 
+    def some(self, states: Any, tokens: list[int]) -> Any:
+        """Logits of some tokens, ``[..., len(tokens)]``; -inf for those that were left out."""
+        places = self.tokens.new_full((self.vocab,), -1)
+        places[self.tokens] = torch.arange(len(self.tokens), device=places.device)
+        rows = places[tokens]
+        found = torch.nn.functional.linear(states, self.weight[rows.clamp(min=0)])
+        return found.masked_fill(rows < 0, float("-inf"))
+
     def forward(self, states: Any) -> Any:
         """Logits of all tokens, ``[..., vocab]``; -inf for those that were left out."""
         some = self.compact(states)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pilotfish.errors import RequestRefused
 from pilotfish.models.calls import ask, stream, wait
 from pilotfish.models.gbnf import refuse_huge
+from pilotfish.models.held import Held
 from pilotfish.models.llamacpp import LlamaModel, LlamaSettings
 from pilotfish.models.sampling import Sampler, StopScanner
 from pilotfish.records import Chunk, Completion, Request
@@ -71,6 +72,16 @@ def test_what_is_only_kept_is_given_up_and_read_again(model: LlamaModel) -> None
     second.keep([0])
     assert ask(model, "z" * 380, max_tokens=20).usage.completion_tokens == 20
     assert second.fork().tokens == [*tokens, 71]
+
+
+def test_what_was_given_up_does_not_count_as_cached(model: LlamaModel) -> None:
+    held, tokens = Held(model), [(70 + 7 * i) % 200 for i in range(400)]
+    held.hold(tokens, lambda: None)
+    assert held.hold([*tokens, 71], lambda: None)[1] == 400
+    assert ask(model, "z" * 380, max_tokens=20).usage.completion_tokens == 20
+    row, there = held.hold([*tokens, 71], lambda: None)
+    assert there == 0
+    np.testing.assert_allclose(row, tiny_gguf.forward(WEIGHTS, [*tokens, 71])[-1], **CLOSE)
 
 
 def greedy(model: LlamaModel, prompt: str, n: int) -> list[int]:
@@ -265,6 +276,8 @@ def test_messages_it_cannot_read_are_refused(model: LlamaModel) -> None:
     image = {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}
     with pytest.raises(RequestRefused, match="text only"):
         wait(model.complete(Request((image,))))
+    with pytest.raises(RequestRefused, match="text only"):
+        wait(model.complete(Request(({"role": "user", "content": 5},))))
     with pytest.raises(RequestRefused, match="without a role"):
         wait(model.complete(Request(({"content": "x"},))))
 

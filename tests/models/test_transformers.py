@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def llama(folder: Path) -> Iterator[LlamaModel]:
     model = LlamaModel(folder / "t0.gguf", LlamaSettings(threads=1))
     yield model
     model.close()
+
+
+def test_layers_of_a_draft_whose_head_was_trimmed(folder: Path, tmp_path: Path, model: Any) -> None:
+    """The same as of the whole output layer, and -inf for tokens that were left out."""
+    draft = tmp_path / "draft"
+    shutil.copytree(folder / "t0", draft)
+    (draft / "head_tokens.json").write_text("[9, 200, 5]")
+    trimmed: Any = load_model(f"transformers:{draft}", Config(), threads=1)
+    tokens = model.tokenize(TEXT)
+    whole, some = (each.layer_logits(tokens, [5, 7, 9], last=2) for each in (model, trimmed))
+    trimmed.close()
+    np.testing.assert_allclose(some[..., [0, 2]], whole[..., [0, 2]], atol=1e-5)
+    assert np.isneginf(some[..., 1]).all()
 
 
 def ask(model: Any, prompt: str, **params: Any) -> Completion:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from pilotfish.config import Config
 from pilotfish.errors import ConfigError
-from pilotfish.infer.speculate.cost import SIZES, CostCurve, measured
+from pilotfish.infer.speculate.cost import SIZES, CostCurve, measure, measured
 from pilotfish.infer.speculate.drafts import Node
 from pilotfish.infer.speculate.length import FIRST, Length
 from pilotfish.infer.speculate.lookup import LookupDraft
@@ -240,6 +240,36 @@ def test_the_curve_is_measured_once(models: list[LlamaModel], tmp_path: Path) ->
     (kept,) = (tmp_path / "speculation").glob("*.json")
     kept.write_text("{half")
     assert measured(models[0], tmp_path).seconds.keys() == first.seconds.keys()
+
+
+class _Short:
+    """A model whose context holds a few tokens."""
+
+    name, vocab = "short", 4
+
+    def __init__(self, room: int) -> None:
+        self.tokens, self.room = [], room
+
+    def tokenize(self, text: str) -> list[int]:
+        return [1, 2]
+
+    def session(self) -> _Short:
+        return self
+
+    def feed(self, tokens: list[int], last: int) -> None:
+        assert len(tokens) <= self.room
+        self.tokens += tokens
+        self.room -= len(tokens)
+
+    def rewind(self, length: int) -> None:
+        self.room += len(self.tokens) - length
+        del self.tokens[length:]
+
+
+@pytest.mark.parametrize("room", [2, 10, 20, 100])
+def test_a_short_context_is_measured_as_far_as_it_goes(room: int) -> None:
+    curve = measure(_Short(room))  # type: ignore[arg-type]
+    assert list(curve.seconds) == [k for k in SIZES if k == 1 or k < room]
 
 
 def test_a_disturbed_curve_is_measured_again_later(
