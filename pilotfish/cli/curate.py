@@ -91,6 +91,8 @@ def curate(
     if text:
         steps = Pipeline(steps.steps, text=text)
     paths = [part.strip() for part in inputs.split(",") if part.strip()]
+    if Path(inputs).expanduser().exists():  # one whose name has a comma
+        paths = [inputs]
     longest = _size("--max-row-size", max_row_size)
     if dry_run:
         result = steps.sample(
@@ -127,7 +129,7 @@ def _size(option: str, text: str) -> int:
     unit = text[len(digits) :].lower().removesuffix("b")
     try:
         return int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise InputError(f"Got {option} {text!r}, but expected a size such as 64M.") from None
 
 

@@ -10,8 +10,10 @@ pieces again, on any number of workers.
 from __future__ import annotations
 
 import glob
-import io
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,8 +215,20 @@ def opening(url: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise InputError(f"No file at {url!r}.") from None
-    except OSError as error:
-        raise InputError(f"Cannot read {url!r}: {error.strerror or error}.") from error
+    except read_errors() as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read {url!r}: {reason}.") from error
+
+
+def read_errors() -> tuple[type[BaseException], ...]:
+    """What reading raises: ``OSError``, and what fsspec's web file system has beside it."""
+    aiohttp = sys.modules.get("aiohttp")
+    return (OSError,) if aiohttp is None else (OSError, aiohttp.ClientError)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether one of them says that the file is damaged, not that the way to it failed."""
+    return type(error) is OSError and error.errno is None  # as unpackers say it
 
 
 def open_binary(url: str) -> BinaryIO:
@@ -228,7 +242,17 @@ def open_binary(url: str) -> BinaryIO:
         if not _is_url(url):
             return open(url, "rb", buffering=0)
         fs, path = filesystem(url)
-        return cast(BinaryIO, fs.open(path, "rb", block_size=8 << 20, cache_type="readahead"))
+        handle = fs.open(path, "rb", block_size=8 << 20, cache_type="readahead")
+        return _held(handle) if getattr(handle, "size", 0) is None else cast(BinaryIO, handle)
+
+
+def _held(stream: Any) -> BinaryIO:
+    """A copy of what a web server sends in one go, which can be read from the beginning again."""
+    held = tempfile.TemporaryFile()  # noqa: SIM115  the reader closes it
+    with stream:
+        shutil.copyfileobj(stream, held)
+    held.seek(0)
+    return cast(BinaryIO, held)
 
 
 def plan(files: Sequence[InputFile], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
@@ -305,75 +329,3 @@ def _row_groups(file: InputFile, piece_bytes: int) -> Iterator[Segment]:
             start, size = group, 0
         size += sum(packed)
     yield Segment(file, start, metadata.num_row_groups, size)
-
-
-def unpacked(handle: BinaryIO, url: str) -> BinaryIO:
-    """The stream of a file's own bytes: unpacked, whatever its name says, and recoded from UTF-16.
-
-    Args:
-        handle: As :func:`open_binary` gave it.
-        url: For messages.
-    """
-    from pilotfish.sources import Utf16
-
-    with opening(url):
-        head = handle.read(4)
-        handle.seek(0)
-    packed = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-    if packed:
-        return cast(BinaryIO, _Salvage(handle, packed))
-    if head.startswith(UTF16):
-        return io.BufferedReader(Utf16(handle), 1 << 20)
-    return handle
-
-
-class _Salvage:
-    """An unpacked stream that gives all that can be unpacked before it says what is wrong.
-
-    The unpacker gives nothing of a read that meets the damage. So the stream is then read once more to
-    where it was, and from there in small bites.
-    """
-
-    def __init__(self, handle: BinaryIO, packed: str) -> None:
-        self._handle = handle
-        self._packed = packed
-        self._stream = self._open()
-        self._first: Any = None
-        self._bite = 1 << 16
-        self._given = 0
-        self._error: OSError | None = None
-
-    def _open(self) -> Any:
-        import pyarrow as pa
-
-        self._handle.seek(0)
-        return pa.CompressedInputStream(pa.PythonFile(self._handle, "r"), self._packed)
-
-    def read(self, size: int) -> bytes:
-        parts: list[bytes] = []
-        missing = size
-        while missing and self._error is None:
-            try:
-                data = self._stream.read(min(missing, self._bite))
-            except OSError as error:
-                if self._bite == 1:
-                    self._error = error
-                else:
-                    self._again()
-                continue
-            if not data:
-                break
-            parts.append(data)
-            missing -= len(data)
-            self._given += len(data)
-        if self._error is not None and not parts:
-            raise self._error
-        return b"".join(parts)
-
-    def _again(self) -> None:
-        self._first = self._stream  # dropping it would close the file
-        self._stream = self._open()
-        skip = self._given
-        while skip:
-            skip -= len(self._stream.read(min(skip, self._bite)))
-        self._bite = 1

@@ -6,7 +6,6 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from pilotfish.curate.files import InputFile, Piece
 from pilotfish.curate.reading import Chunk, FileReject, ReadOptions, read_piece
@@ -16,6 +15,7 @@ from pilotfish.errors import InputError, UnknownName
 
 OUTPUT = {"jsonl": "jsonl", "text": "jsonl", "documents": "jsonl", "csv": "csv", "tsv": "csv"}
 SAMPLED_LINES = 2000
+LOOKED_AT = 100  # lines of which none can be used, after which no more are looked at
 
 
 def output_options(
@@ -91,10 +91,18 @@ def absent(pieces: Sequence[Piece], read: ReadOptions) -> list[str]:
 
 
 def _beginnings(pieces: Sequence[Piece], read: ReadOptions) -> Iterator[Chunk]:
-    """What is read first of the first, the middle and the last piece."""
+    """What is read first of the first, the middle and the last piece.
+
+    Up to the first rows that can be used, or some that cannot: one that is too long comes alone.
+    """
     some = (*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:])
     for piece in {piece.number: piece for piece in some}.values():
-        yield from islice(read_piece(piece, read), 1)
+        looked = 0
+        for chunk in read_piece(piece, read):
+            yield chunk
+            looked += chunk.lines
+            if chunk.batch.num_rows or looked >= LOOKED_AT:
+                break
 
 
 def _remedy(file: InputFile, first: FileReject, read: ReadOptions) -> str:

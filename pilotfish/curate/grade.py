@@ -113,8 +113,9 @@ class Grade:
         from sklearn.linear_model import RidgeCV
 
         texts = self._sampled(states)
-        prompts = [PROMPT.format(criterion=self.criterion, text=text) for text in texts]
-        grades, wrong = ask_grades(self.model, prompts, f"curate-{self.name}", self.concurrency)
+        grades, wrong = ask_grades(
+            self.model, self._prompts(texts), f"curate-{self.name}", self.concurrency
+        )
         given = ~np.isnan(grades)
         if given.sum() < MIN_GRADED:
             why = "" if given.all() else f" One answer was: {wrong!r:.200}"
@@ -137,10 +138,12 @@ class Grade:
             return self.reduce(states, folder), ""
         texts = self._sampled(states)
         asked = min(self.sample, round(len(texts) / share))
-        prompt = PROMPT.format(criterion=self.criterion, text="")
-        size = len(prompt) + sum(map(len, texts)) / max(1, len(texts))
-        cost = estimate(self.model, asked, size, GRADE_TOKENS)
-        return Unasked(self.name), f"Nobody was asked and nothing graded. It would take {cost}."
+        cost = estimate(self.model, asked, self._prompts(texts), GRADE_TOKENS)
+        ready = Unasked(self.name, ("grade",))
+        return ready, f"Nobody was asked and nothing graded. It would take {cost}."
+
+    def _prompts(self, texts: Iterable[str]) -> list[str]:
+        return [PROMPT.format(criterion=self.criterion, text=text) for text in texts]
 
     def _sampled(self, states: Iterable[State]) -> list[str]:
         return [text for text in merge_samples(states, self.sample) if text.strip()]

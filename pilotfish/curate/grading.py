@@ -25,7 +25,9 @@ from pilotfish.store.store import open_store
 
 GRADES = ("0", "1", "2", "3", "4", "5")
 GRADE_TOKENS = 2  # of an answer that is a grade
-CHARS_PER_TOKEN = 4  # of English; what an estimate of a price rests on
+CHARS_PER_TOKEN = 4  # of English; of other scripts each character is taken for a token
+BYTES_PER_TOKEN = 4  # that another model reads of one that was written, at most: a rough bound
+AROUND = 16  # tokens that a chat template writes around a message, at most
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,35 @@ async def _gather(
     return [found[i] for i in range(len(requests))]
 
 
-def estimate(model: str, requests: int, characters: float, answer_tokens: int) -> str:
+def estimate(
+    model: str, requests: int, prompts: Sequence[str], answer_tokens: int, *, unknown: int = 0
+) -> str:
     """What asking would come to, for people; before anything is asked.
+
+    About so many tokens as English takes, a token for four characters, and one for each character of
+    other scripts; at most so many as there are bytes, since no tokenizer in use makes more.
 
     Args:
         model: Whom.
         requests: How many.
-        characters: Of one request, on average.
+        prompts: Some of them, for their size.
         answer_tokens: Of one answer, at most.
+        unknown: Tokens of each request that are not known yet, such as an answer to grade; at most.
     """
     config = load_config()
-    read, written = requests * characters / CHARS_PER_TOKEN, requests * answer_tokens
+    text = "".join(prompts)
+    plain = sum(map(str.isascii, text))
+    share = requests / max(1, len(prompts))
+    about = share * (len(text) - plain + plain / CHARS_PER_TOKEN) + requests * unknown
+    most = share * len(text.encode("utf-8", "replace"))
+    most += requests * (AROUND + BYTES_PER_TOKEN * unknown)
+    written = requests * answer_tokens
     price = config.prices.get(model) or getattr(load_model(model, config), "price", None)
-    said = f"{count(requests)} requests to {model}, about {count(round(read))} tokens to read"
+    said = f"{count(requests)} requests to {model}, about {count(round(about))} tokens to read"
     if price is None:
         return f"{said}; its price is not known ([prices] in pilotfish.toml)"
-    dollars = price.cost(Usage(prompt_tokens=round(read), completion_tokens=written))
-    return f"{said}, at most ${dollars:,.2f} with the answers"
+    low, high = (
+        price.cost(Usage(prompt_tokens=round(read), completion_tokens=written))
+        for read in (about, most)
+    )
+    return f"{said}, about ${low:,.2f} with the answers and at most ${high:,.2f}"

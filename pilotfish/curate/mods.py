@@ -72,6 +72,7 @@ class MoDS:
     """
 
     name = "mods"
+    unscored = False  # in a rehearsal in which nobody was asked for the scores: all rows are good
 
     def __init__(
         self,
@@ -180,9 +181,16 @@ class MoDS:
         step = copy.copy(self)
         step.seed_rows = scaled(self.seed_rows, share)
         step.needed_rows = None if self.needed_rows is None else scaled(self.needed_rows, share)
-        if self.asking is None or ask:
+        if ask:
             return step.reduce(states, folder), ""
         rows, vectors, scores = read_vectors(states, self._scores)
+        note = ""
+        if len(rows) and np.isnan(scores[self.quality]).all():
+            # A step before that would ask a model for it has not done so.
+            step.unscored = True
+            note = f"No row has a number in {self.quality!r} yet, so all count as good."
+        if self.asking is None:
+            return step.reduce(states, folder), note
         good, seed, _ = step._seeded(vectors, scores[self.quality])
         rest = np.setdiff1d(good, seed)
         some = rest[step._chosen(rows[rest])]
@@ -190,15 +198,15 @@ class MoDS:
         asked = n if self.ask_rows is None else min(n, self.ask_rows)
         cost = self.asking.cost(states, rows[some], asked)
         step.asking = step.needed_rows = None
-        note = f"Only the seed was chosen, and nobody was asked. It would take {cost}."
-        return step.reduce(states, folder), note
+        said = f"Only the seed was chosen, and nobody was asked. It would take {cost}."
+        return step.reduce(states, folder), f"{note} {said}".strip()
 
     def _seeded(
         self, vectors: NDArray[np.float32], quality: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8]]:
         """Positions of good rows and of the seed, and the codes of all."""
         codes = np.full(len(quality), LOW_QUALITY, np.int8)
-        good = np.flatnonzero(quality >= self.min_quality)
+        good = np.flatnonzero(self.unscored | (quality >= self.min_quality))
         codes[good] = NOT_IN_SEED
         seed = good[k_center_greedy(vectors[good], self.seed_rows, seed=self.seed)]
         codes[seed] = -1

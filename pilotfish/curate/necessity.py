@@ -118,16 +118,11 @@ class Asking:
     def cost(self, states: Iterable[State], rows: NDArray[np.uint64], asked: int) -> str:
         """What it would take to ask about so many rows, by the lengths of some of them."""
         pairs = self._texts(states, rows)
-        question = sum(len(q) for q, _ in pairs) / max(1, len(pairs))
-        # The answer's length is not known; at most it is this.
-        graded: float = (
-            len(_prompt("", "" if self.reference else None, "")) + 4 * self.answer_tokens
-        )
-        graded += question + sum(len(r or "") for _, r in pairs) / max(1, len(pairs))
-        return (
-            f"{estimate(self.answers_by, asked, question, self.answer_tokens)}, and "
-            f"{estimate(self.judge, asked, graded, GRADE_TOKENS)}"
-        )
+        questions = [question for question, _ in pairs]
+        graded = [_prompt(*pair, "") for pair in pairs]
+        of_answers = estimate(self.answers_by, asked, questions, self.answer_tokens)
+        of_grades = estimate(self.judge, asked, graded, GRADE_TOKENS, unknown=self.answer_tokens)
+        return f"{of_answers}, and {of_grades}"
 
     def _texts(
         self, states: Iterable[State], rows: NDArray[np.uint64]

@@ -63,6 +63,11 @@ class Search:
             raise ConfigError(
                 f"The step {step!r}: got min_confidence = {min_confidence}, but expected above 0 to 1."
             )
+        if kinds is not None and not kinds and not finder:
+            raise ConfigError(
+                f"The step {step!r}: got kinds = [], which finds nothing.",
+                remedy="Leave kinds out to look for all.",
+            )
         known = dict.fromkeys(KINDS)
         if model:
             known |= dict.fromkeys(kind_of(label) for label in _tagger(model).labels)

@@ -61,7 +61,7 @@ def read_mapping(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: It cannot be read or is none.
     """
-    return {entry.id: entry.value for entry in _entries(Path(path))}
+    return {entry.id: entry.value for entry in _entries(Path(path).expanduser())}
 
 
 def restore(text: str, mapping: Mapping[str, str]) -> str:
@@ -112,8 +112,9 @@ class Pseudonyms:
         model: str = "",
         min_confidence: float = 0.5,
     ) -> None:
+        mapping = os.path.expanduser(mapping)
         try:
-            self._key = Path(key_file).read_bytes()
+            self._key = Path(key_file).expanduser().read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"The step 'pseudonyms': cannot read the key {key_file!r}: {error.strerror}.",
@@ -130,8 +131,14 @@ class Pseudonyms:
                 remedy=f"mkdir -p {Path(mapping).parent}",
             )
         self.mapping = mapping
+        self._key_file = key_file
         self.natural = natural
         self.search = Search(self.name, kinds, finder, model, min_confidence)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Files that must not be part of the output."""
+        return self._key_file, self.mapping
 
     def map(self, batch: pa.RecordBatch) -> State:
         """The different values of these rows."""

@@ -17,14 +17,23 @@ import numpy as np
 import pyarrow as pa
 
 from pilotfish.curate.blocks import Block, blocks
-from pilotfish.curate.files import InputFile, Piece, Segment, open_binary, plan, unpacked
+from pilotfish.curate.files import (
+    InputFile,
+    Piece,
+    Segment,
+    is_damage,
+    open_binary,
+    opening,
+    plan,
+    read_errors,
+)
 from pilotfish.curate.json_lines import JsonLines
 from pilotfish.curate.plain_text import parse_document, parse_lines
 from pilotfish.curate.rows import Parsed, Reject
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.step import ROW, ROW_BITS, TEXT
 from pilotfish.curate.tables import TableRows
-from pilotfish.errors import InputError
+from pilotfish.curate.unpacking import unpacked
 
 MAX_ROW_BYTES = 16 << 20
 
@@ -129,11 +138,11 @@ def _parsed(segment: Segment, handle: BinaryIO, options: ReadOptions) -> Iterato
         yield from _FORMATS[file.format](segment, handle, options)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError) as error:
         yield _damaged(file, str(error), options)
-    except OSError as error:
-        if error.errno is not None:
-            message = f"Cannot read {file.url!r}: {error.strerror or error}."
-            raise InputError(message) from error
-        yield _damaged(file, str(error), options)  # what an unpacker says has no number
+    except read_errors() as error:
+        if not is_damage(error):
+            with opening(file.url):
+                raise
+        yield _damaged(file, str(error), options)
 
 
 def _damaged(file: InputFile, error: str, options: ReadOptions) -> Parsed:

@@ -27,7 +27,7 @@ from pilotfish.curate.result import CurateResult
 from pilotfish.curate.step import FittedStep, Rehearsing, State, Step
 from pilotfish.curate.tally import PieceTally, total
 from pilotfish.curate.work import Job, read_batches, read_mark
-from pilotfish.curate.writing import OutputOptions
+from pilotfish.curate.writing import OutputOptions, is_shard
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.progress import Progress
 
@@ -83,6 +83,7 @@ class Run:
         self._progress = progress
         self._engine = ENGINES.load(settings.engine)
         self._files = find_files(inputs, settings.input_format)
+        self._named = {str(path) for path in inputs} | set(map(_absolute, inputs))
         self._read = ReadOptions(pipeline.text, pipeline.reads, settings.max_row_bytes)
         self._ask: bool | None = None  # in a rehearsal: whether models may be asked
         self._notes: list[str] = []
@@ -92,6 +93,7 @@ class Run:
         """Do what is left to do, and report on all of it."""
         started = time.monotonic()
         folder = Folder(output)
+        self._leave_out_own(folder)
         self._refuse_overlap(folder)
         pieces = plan(self._files, self._settings.shard_bytes)
         options = first_look.output_options(
@@ -155,12 +157,35 @@ class Run:
             if name in columns and name not in sums[-1].changed
         ]
 
+    def _leave_out_own(self, folder: Folder) -> None:
+        """An output folder may lie in an input folder: its shards are no input when the run goes on."""
+        own = {
+            file.url
+            for file in self._files
+            if is_shard(file.url.rpartition("/")[2])
+            and _inside(file.url, folder.url)
+            and file.url not in self._named
+        }
+        if len(own) < len(self._files):
+            self._files = [file for file in self._files if file.url not in own]
+
     def _refuse_overlap(self, folder: Folder) -> None:
         inside = [file.url for file in self._files if _inside(file.url, folder.url)]
         if inside:
             raise ConfigError(
                 f"The input {inside[0]!r} lies in the output folder.",
                 remedy="Name another output folder.",
+            )
+        secrets = [
+            path
+            for step in self._pipeline.steps
+            for path in getattr(step, "secrets", ())
+            if _inside(_absolute(path), folder.url)
+        ]
+        if secrets:
+            raise ConfigError(
+                f"The file {secrets[0]!r}, which must stay secret, lies in the output folder.",
+                remedy="Name another folder for it, or another output folder.",
             )
 
     def _fingerprint(self, options: OutputOptions) -> str:
@@ -320,6 +345,10 @@ def _fit_mark(folder: Path) -> Path:
 
 def _slim(tally: PieceTally) -> PieceTally:
     return msgspec.structs.replace(tally, steps=[])
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -9,13 +9,13 @@ A batch holds the text in :data:`TEXT`, whatever the column is called in the use
 of the row in :data:`ROW`. A step that reads further columns of the user's file names them in a class
 or instance attribute ``reads``: a mapping from name to Arrow type name, such as ``{"stars": "double"}``.
 They are in the batch with that type, null where a row lacks them. Columns of earlier steps are there
-anyway.
+anyway. Files of a step that must not be part of the output are named in an attribute ``secrets``.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, get_origin, runtime_checkable
@@ -138,14 +138,17 @@ class Unasked:
 
     Args:
         name: Of the step.
+        scores: The columns of numbers that it would add; here they are null.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scores: Sequence[str] = ()) -> None:
         self.name = name
+        self.scores = tuple(scores)
 
     def apply(self, batch: pa.RecordBatch) -> Verdict:
         """Keep all."""
-        return Verdict({})
+        nothing = pa.nulls(batch.num_rows, pa.float64())
+        return Verdict(dict.fromkeys(self.scores, nothing))
 
 
 def build_step(table: Mapping[str, Any]) -> Step | FittedStep:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pilotfish.curate.blocks import BLOCK_BYTES, Block
+from pilotfish.curate.json_values import json_line, python_values
 from pilotfish.curate.rows import SHOWN, Parsed, Reject, shown
 from pilotfish.curate.rules.arrow import numbers, strings, to_arrow, truths
 from pilotfish.curate.step import SOURCE, TEXT
@@ -55,7 +55,8 @@ class TableRows:
             rows = max(1, facts.num_rows * BLOCK_BYTES // max(1, facts.total_byte_size))
             rows = min(rows, PARQUET_ROWS)
             for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
-                yield self._rows(batch)
+                names = _unique(batch.schema.names)
+                yield self._rows(batch.rename_columns(names))
 
     def _rows(self, batch: pa.RecordBatch, index: np.ndarray | None = None) -> Parsed:
         n = batch.num_rows
@@ -208,14 +209,11 @@ def _as_json(row: pa.RecordBatch) -> bytes:
     """One row for people, whatever its texts are."""
     cells = {}
     for name, column in zip(row.schema.names, row.columns, strict=True):
-        try:
-            cell = column[0].as_py()
-        except UnicodeDecodeError:
-            cell = column.cast(pa.binary())[0].as_py().decode("utf-8", "replace")
+        (cell,) = python_values(column)
         if isinstance(cell, bytes):
             cell = cell.decode("utf-8", "replace")
         cells[name] = cell[:SHOWN] if isinstance(cell, str) else cell
-    return msgspec.json.encode(cells)
+    return json_line(cells)
 
 
 def _decoded(value: bytes | None) -> str | None:

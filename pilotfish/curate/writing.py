@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from pilotfish.curate.folder import Folder, writing
 from pilotfish.curate.json_lines import merged
+from pilotfish.curate.json_values import json_line, python_values
 from pilotfish.curate.step import SOURCE, TEXT
 from pilotfish.errors import ConfigError
 
@@ -46,6 +48,15 @@ class OutputOptions(msgspec.Struct, frozen=True):
         """The file name of a shard."""
         packing = "" if self.format == "parquet" else PACKINGS[self.packing]
         return f"part-{number:05d}{FORMATS[self.format]}{packing}"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is called as a shard is.
+
+    >>> is_shard("part-00007.jsonl.zst"), is_shard("part-one.jsonl")
+    (True, False)
+    """
+    return re.fullmatch(r"part-\d{5,}\.\w+(\.\w+)?", name) is not None
 
 
 class ShardWriter:
@@ -111,7 +122,7 @@ class ShardWriter:
         if source is not None and pa.types.is_binary(source.type):
             return merged(source, columns)
         rows = self._rows(batch, source, columns)
-        return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        return b"".join(json_line(row) + b"\n" for row in rows)
 
     def _rows(
         self, batch: pa.RecordBatch, source: pa.Array | None, columns: Mapping[str, pa.Array]
@@ -119,7 +130,9 @@ class ShardWriter:
         if source is None:
             old = [{self._options.text: text} for text in batch.column(TEXT).to_pylist()]
         else:
-            old = source.to_pylist()
+            names = [field.name for field in source.type]
+            table = zip(*map(python_values, source.flatten()), strict=True)
+            old = [dict(zip(names, cells, strict=True)) for cells in table]
         new = zip(*(column.to_pylist() for column in columns.values()), strict=True)
         for row, cells in zip(old, new if columns else [()] * len(old), strict=True):
             yield row | dict(zip(columns, cells, strict=True))
@@ -223,8 +236,12 @@ def field_types(lines: Sequence[bytes]) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for line in lines:
         for name, raw in _fields(line).items():
-            value = msgspec.json.decode(raw)
             kinds = found.setdefault(name, set())
+            try:
+                value = msgspec.json.decode(raw)
+            except msgspec.DecodeError:  # a number that is too large for any column
+                kinds.add("json")
+                continue
             if value is not None:
                 kinds.add(names.get(type(value), "json"))
     types = {}

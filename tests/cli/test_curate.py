@@ -68,6 +68,12 @@ def test_two_inputs_and_all_options() -> None:
     assert not Path("unfinished").exists()
 
 
+def test_an_input_may_have_a_comma_in_its_name() -> None:
+    Path("one, two.jsonl").write_text('{"text": "a text of some length, long enough to stay"}\n')
+    done = run("pipeline.toml", "one, two.jsonl", "out", "--json", "--workers", "1")
+    assert json.loads(done.stdout)["rows_read"] == 1
+
+
 def test_a_dry_run_writes_nothing() -> None:
     done = run("pipeline.toml", "corpus", "out", "--dry-run", "--sample", "100")
     assert "rows of a sample stayed" in done.stdout
@@ -82,6 +88,7 @@ def test_a_dry_run_writes_nothing() -> None:
         (("min_chars", "min_char"), (), "Did you mean 'min_chars'?"),
         ((), ("--engine", "rya"), "Did you mean 'ray'?"),
         ((), ("--shard-size", "lots"), "expected a size such as 64M"),
+        ((), ("--shard-size", "inf"), "expected a size such as 64M"),
         ((), ("--text", "txt"), 'Did you mean text = "text"?'),
     ],
 )

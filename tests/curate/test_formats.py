@@ -120,6 +120,65 @@ def test_parquet_keeps_columns_types_and_names_of_ours(tmp_path: Path) -> None:
     assert found["body"].to_pylist() == ["SOME TEXT"]
 
 
+def test_times_beyond_pythons_own_become_json(tmp_path: Path) -> None:
+    """pandas writes nanoseconds; they are shown where a row is refused, and written as JSON."""
+    ns = pa.timestamp("ns", "UTC")
+    table = pa.table(
+        {
+            "text": ["first", None, "third"],
+            "whole": pa.array([0, 1000, None], ns),
+            "split": pa.array([1, None, 1_700_000_000_123_456_789], ns),
+            "took": pa.array([5, None, 7], pa.duration("ns")),
+            "deep": pa.array([[{"at": 1}], None, []], pa.list_(pa.struct({"at": ns}))),
+            "far": pa.array([10**9, 0, None], pa.date32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    Pipeline([Length()]).run(tmp_path / "a.parquet", tmp_path / "out", format="jsonl")
+    first, third = read_table(tmp_path / "out")
+    assert (first["whole"], third["whole"]) == ("1970-01-01T00:00:00Z", None)
+    assert first["split"].startswith("1970-01-01T00:00:00.000000001")
+    assert third["split"].startswith("2023-11-14T22:13:20.123456789")
+    assert (first["took"], third["took"]) == ("5 ns", "7 ns")
+    assert first["deep"][0]["at"].startswith("1970-01-01 00:00:00.000000001")
+    assert "1000000000" in first["far"]
+    refused = json.loads((tmp_path / "out/_rejects.jsonl").read_text())
+    assert refused["reason"] == "missing-field:text"
+    assert "1970-01-01T00:00:00.000001Z" in refused["text"]
+
+
+def test_parquet_that_others_would_not_read(tmp_path: Path) -> None:
+    """Names that occur twice, and a text of another column that is no UTF-8."""
+    bad = pa.array([b"caf\xe9", b"tea"], pa.binary()).view(pa.string())
+    columns = [pa.array(["one", "two"]), pa.array([1, 2]), bad, pa.array([3, 4])]
+    pq.write_table(pa.table(columns, ["text", "n", "drink", "n"]), tmp_path / "a.parquet")
+    Pipeline([Length()]).run(tmp_path / "a.parquet", tmp_path / "out", format="jsonl")
+    assert read_table(tmp_path / "out") == [
+        {"text": "one", "n": 1, "drink": "caf\ufffd", "n_2": 3},
+        {"text": "two", "n": 2, "drink": "tea", "n_2": 4},
+    ]
+
+
+def test_a_number_that_fits_no_column_is_kept_as_text(tmp_path: Path) -> None:
+    digits = "9" * 5000
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "n": {digits}}}\n{{"text": "b", "n": 1}}\n')
+    Pipeline([Length()]).run(tmp_path / "a.jsonl", tmp_path / "out", format="parquet")
+    assert [row["n"] for row in read_table(tmp_path / "out")] == [digits, "1"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+def test_a_first_row_that_is_too_long_costs_itself_alone(tmp_path: Path, name: str) -> None:
+    texts = ["x" * 3_000_000, "short"]
+    if name == "a.jsonl":
+        (tmp_path / name).write_bytes(as_lines([{"text": text} for text in texts]))
+    elif name == "a.csv":
+        (tmp_path / name).write_text("\n".join(["text,n", *(f"{text},1" for text in texts)]))
+    else:
+        pq.write_table(pa.table({"text": texts}), tmp_path / name)
+    result = Pipeline([Length()]).run(tmp_path / name, tmp_path / "out", max_row_bytes=1_000_000)
+    assert (result.rows_kept, result.rejected) == (1, {"too-long": 1})
+
+
 def test_memory_urls_go_in_and_out(tmp_path: Path) -> None:
     import fsspec
 
@@ -151,6 +210,16 @@ class _Ranges(http.server.BaseHTTPRequestHandler):
         data = self.files.get(self.path)
         if data is None:
             return self.send_error(404)
+        if self.path.startswith("/broken") and self.command == "GET":
+            return self.send_error(503)
+        if self.path.startswith(("/whole", "/short")):  # no size, or a wrong one, and no ranges
+            self.send_response(200)
+            if self.path.startswith("/short"):
+                self.send_header("Content-Length", str(len(data)))
+                data = data[:1000]
+            self.end_headers()
+            self.wfile.write(data if self.command == "GET" else b"")
+            return None
         first, last = 0, len(data) - 1
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(asked[1]), min(int(asked[2] or last), last)
@@ -177,7 +246,10 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         "/a.jsonl": as_lines(wanted),
         "/b.jsonl.gz": gzip.compress(as_lines(wanted[:500])),
         "/c.parquet": parquet.getvalue(),
+        "/whole.jsonl.gz": gzip.compress(as_lines(wanted[500:600])),
     }
+    served = list(_Ranges.files)
+    _Ranges.files |= {"/broken.jsonl": as_lines(wanted), "/short.jsonl": as_lines(wanted)}
     (tmp_path / "p.toml").write_text('[[steps]]\nstep = "length"\nmin_chars = 30\n')
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ranges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -193,16 +265,19 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         )
 
     try:
-        missing = curate("/none.jsonl")
-        done = curate(*_Ranges.files)
+        missing, broken, short = map(curate, ("/none.jsonl", "/broken.jsonl", "/short.jsonl"))
+        done = curate(*served)
     finally:
         server.shutdown()
         server.server_close()
     assert missing.returncode == 2
     assert f"No file at '{address}/none.jsonl'" in missing.stderr
+    for failed, word in ((broken, "503"), (short, "not completed")):
+        assert failed.returncode == 2, failed.stderr
+        assert re.search(f"Cannot read '{address}/.*{word}", failed.stderr), failed.stderr
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["rows_read"] == 4000
+    assert result["rows_read"] == 4100
     assert len(result["shards"]) > 4
     left = [row["id"] for row in wanted if len(row["text"]) >= 30]
     assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left

@@ -174,6 +174,9 @@ def test_pseudonyms_of_what_a_model_finds(tmp_path: Path, key: str, tagger: str)
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(UnknownName, match="email"):
         PersonalData(kinds=["emial"])
+    with pytest.raises(ConfigError, match="finds nothing"):
+        PersonalData(kinds=[])
+    PersonalData(kinds=[], finder="tests.curate.test_personal_data:whole")
     with pytest.raises(UnknownName, match="Did you mean 'redact'"):
         PersonalData("redcat")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot be loaded"):
@@ -230,6 +233,25 @@ def test_a_rehearsal_reads_the_mapping_and_leaves_it_alone(tmp_path: Path, key: 
     assert all(text.endswith("@pseudonym.invalid") for text in new)
     (digits,) = read_mapping(path)
     assert digits in new[0]
+
+
+def test_the_users_folder_may_be_named_for_what_stays_secret(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(Pseudonyms(f"~/{Path(key).name}", "~/map"), ["a@example.org"], tmp_path)
+    assert list(read_mapping("~/map").values()) == ["a@example.org"]
+
+
+def test_what_stays_secret_does_not_lie_in_the_output(tmp_path: Path, key: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "write to a@example.org"}\n')
+    (tmp_path / "out").mkdir()
+    step = Pseudonyms(key, str(tmp_path / "out" / "map"))
+    with pytest.raises(ConfigError, match=r"out/map', which must stay secret, lies in the output"):
+        Pipeline([step]).run(tmp_path / "in.jsonl", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    result = Pipeline([step]).run(tmp_path / "in.jsonl", tmp_path / "other")
+    assert result.rows_kept == 1
 
 
 EVIL = [

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 import pilotfish as pf
 from pilotfish.curate.grade import CRITERION, PROMPT, Grade
+from pilotfish.curate.grading import estimate
 from pilotfish.curate.quality import Quality
 from pilotfish.curate.sampling import merge_samples, row_keys, row_uniforms, sample_state
 from pilotfish.curate.step import ROW, TEXT
@@ -237,13 +238,17 @@ def test_a_rehearsal_asks_only_when_it_is_told_to(
     ready, note = step.rehearse([step.map(batch(rows))], tmp_path, 0.2, ask=False)
     assert not grader.requests
     assert ready.apply(batch(rows)).reasons is None
-    said = re.search(r"(\d+) requests to large, about ([\d,]+) tokens .* most \$(\d+\.\d+)", note)
+    said = re.search(
+        r"(\d+) requests to large, about ([\d,]+) tokens .* about \$(\d+\.\d+) .* most \$(\d+\.\d+)",
+        note,
+    )
     assert said is not None, note
     assert said[1] == "300"
     prompts = [PROMPT.format(criterion=CRITERION, text=row) for row in rows]
     tokens = 300 * np.mean([len(prompt) for prompt in prompts]) / 4
     assert int(said[2].replace(",", "")) == pytest.approx(tokens, rel=0.01)
     assert float(said[3]) == pytest.approx((tokens * 1 + 300 * 2 * 10) / 1e6, abs=0.005)
+    assert float(said[4]) >= (4 * tokens + 300 * 2 * 10) / 1e6, "were each byte a token"
 
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
@@ -255,6 +260,30 @@ def test_a_rehearsal_asks_only_when_it_is_told_to(
     assert len(grader.requests) == 100
     assert asked.rows_kept < 100
     assert not asked.notes
+
+
+def test_the_cost_of_other_scripts_is_bounded_too(
+    tmp_path: Path, grader: pf.FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer made for English takes a token or more for a character of Chinese or Hindi."""
+    (tmp_path / "pilotfish.toml").write_text("[prices.large]\ninput = 1e4\noutput = 1e4\n")
+    monkeypatch.setenv("PILOTFISH_CONFIG", str(tmp_path / "pilotfish.toml"))
+    read = {}
+    for text in (
+        "river fish " * 100,
+        "\u6cb3\u91cc\u6709\u9c7c" * 275,
+        "\u0928\u0926\u0940 " * 275,
+    ):
+        said = estimate("large", 10, [text], 2)
+        found = re.search(r"about ([\d,]+) tokens .* about \$([\d,.]+) .* most \$([\d,.]+)$", said)
+        assert found is not None, said
+        likely, low, high = (float(number.replace(",", "")) for number in found.groups())
+        assert low == pytest.approx((likely + 20) / 100)
+        assert high >= (10 * len(text.encode()) + 20) / 100
+        read[text[:1]] = likely
+    english, chinese, hindi = read.values()
+    assert (english, chinese) == (2750, 11000)
+    assert english < hindi < chinese
 
 
 def test_a_model_that_gives_no_grades_is_an_error(tmp_path: Path, grader: pf.FakeModel) -> None:

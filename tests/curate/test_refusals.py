@@ -156,6 +156,17 @@ def test_places_that_cannot_be_written(corpus: Path, tmp_path: Path) -> None:
         Pipeline([Length()]).run(corpus, corpus)
 
 
+def test_an_output_folder_inside_the_input_folder(tmp_path: Path) -> None:
+    """Its shards are no input of the run that goes on; a file that was named is one."""
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 10)
+    done = Pipeline([Length()]).run(tmp_path, tmp_path / "curated")
+    again = Pipeline([Length()]).run(tmp_path, tmp_path / "curated")
+    assert (done.rows_read, again.created) == (10, done.created)
+    shard = tmp_path / "curated" / "part-00000.jsonl"
+    with pytest.raises(ConfigError, match="lies in the output folder"):
+        Pipeline([Length()]).run([tmp_path / "a.jsonl", shard], tmp_path / "curated")
+
+
 def test_a_disk_that_fills_up_is_told_and_what_is_finished_is_kept(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import pilotfish as pf
 from pilotfish.curate import Pipeline
+from pilotfish.curate.grade import Grade
 from pilotfish.curate.mods import MoDS
 from pilotfish.curate.representative import Representative
 from pilotfish.curate.step import ROW, TEXT, FittedStep
@@ -247,6 +248,29 @@ def test_a_rehearsal_of_mods_asks_nobody(
     assert all(model.requests for model in people)
     assert asked.rows_kept == 6 + 8
     assert not asked.notes
+
+
+def test_a_rehearsal_counts_what_follows_grades_that_nobody_gave(
+    tmp_path: Path, people: tuple[pf.FakeModel, pf.FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without grades every row may be good, and all but the seed would be asked about."""
+    judge = people[1]
+    monkeypatch.setattr("pilotfish.curate.grade.load_model", lambda spec, *more: judge)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    settings: dict[str, Any] = {"needed_rows": 8, "max_answer_score": 2.0}
+    settings |= {"answers_by": "student", "judge": "judge"}
+    graded = Grade("judge", tag=True)
+    result = Pipeline([graded, MoDS("grade", 2.5, 6, **settings)]).sample(tmp_path / "in.jsonl")
+    assert not any(model.requests for model in people)
+    assert result.rows_kept == 6, "the seed"
+    first, second = result.notes
+    assert "150 requests to judge" in first
+    assert "No row has a number in 'grade' yet" in second
+    assert "144 requests to student" in second
+    assert "144 requests to judge" in second
+    alone = Pipeline([graded, MoDS("grade", 2.5, 6)]).sample(tmp_path / "in.jsonl")
+    assert alone.rows_kept == 6
+    assert "all count as good" in alone.notes[1]
 
 
 @pytest.mark.parametrize(

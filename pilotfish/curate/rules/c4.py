@@ -94,7 +94,8 @@ class C4(RuleSet):
         words = list(self.bad_words)
         if self.bad_words_file is not None:
             try:
-                words += Path(self.bad_words_file).read_text(encoding="utf-8").splitlines()
+                path = Path(self.bad_words_file).expanduser()
+                words += path.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(
                     f"The step {self.name!r} cannot read bad_words_file = {self.bad_words_file!r}: "
