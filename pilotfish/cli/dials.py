@@ -77,9 +77,11 @@ def as_values(measured: Measured) -> dict[str, Any]:
     }
 
 
-def cell(found: Interval) -> str:
-    """A value and half the width of its interval."""
+def cell(found: Interval, *, bare: bool = False) -> str:
+    """A value and half the width of its interval; ``bare``: the value alone."""
     half = (found.high - found.low) / 2
-    if abs(found.value) >= 0.01 or found.value == 0:
-        return f"{found.value:.3f} ±{half:.3f}"
-    return f"{found.value:.2e} ±{half:.0e}"
+    plain = abs(found.value) >= 0.01 or found.value == 0
+    value, width = (
+        (f"{found.value:.3f}", f"{half:.3f}") if plain else (f"{found.value:.2e}", f"{half:.0e}")
+    )
+    return value if bare else f"{value} ±{width}"

@@ -50,6 +50,13 @@ _SHOWN = (
     "cpt80",
 )
 
+_HINDSIGHT = {
+    False: "\nWithout a dial, quality, cost, latency and strong share are those of each policy's best "
+    "setting, in hindsight.",
+    True: "\nQuality at single cost, aiq and the like are of the curve of all settings, in hindsight; "
+    "all else is of the setting that the dial chose beforehand.",
+}
+
 
 def replay(
     outcomes: Source,
@@ -120,11 +127,8 @@ def replay(
     if as_json:
         typer.echo(json.dumps([_row(score) for score in scores]))
         return
-    _print(scores, recorded, seeds)
-    if not dials:
-        typer.echo(
-            "\nWithout a dial, the first rows are of each policy's best setting, in hindsight."
-        )
+    _print(scores, recorded, seeds, samples)
+    typer.echo(_HINDSIGHT[bool(dials)])
 
 
 def _row(score: Score) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def _short(names: list[str]) -> list[str]:
     ]
 
 
-def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
+def _print(scores: list[Score], outcomes: Outcomes, seeds: int, samples: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -191,12 +195,12 @@ def _print(scores: list[Score], outcomes: Outcomes, seeds: int) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name in shown:
         found = [score.measures.get(name) for score in scores]
-        cells = ["" if one is None else cell(one) for one in found]
+        cells = ["" if one is None else cell(one, bare=not samples) for one in found]
         table.add_row(name.replace("_", " "), *cells)
     console = Console(width=max(80, 32 * (len(scores) + 1)))  # a cell that is broken cannot be read
     console.print(
-        f"{len(outcomes):,} questions, {len(outcomes.models)} models, {seeds} splits; value and half the "
-        "width of its 95% interval",
+        f"{len(outcomes):,} questions, {len(outcomes.models)} models, {seeds} split{'s' * (seeds > 1)}"
+        + ("; value and half the width of its 95% interval" if samples else ""),
         end="\n\n",
     )
     console.print(table)

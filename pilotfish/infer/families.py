@@ -159,11 +159,11 @@ def fit_family(
         predictor: Any = Lots(learn.models, seed)
     else:
         predictor = fit_predictor(kind, learn, seed=seed, encoder=encoder, **settings)
-    slow = _scale(basis.latency, LATENCY_WEIGHTS) if latency else [0.0]
+    slow = price_weights(basis.latency, LATENCY_WEIGHTS) if latency else [0.0]
     weighted = [
         Weighted(learn.models, float(weight), float(wait))
         for wait in slow
-        for weight in _scale(cost, WEIGHTS if len(slow) == 1 else JUDGED_WEIGHTS, 2.0)
+        for weight in price_weights(cost, WEIGHTS if len(slow) == 1 else JUDGED_WEIGHTS, top=2.0)
     ]
     made = tuple(weighted)
     return dataclasses.replace(basis, settings=made, predictor=predictor, unordered=len(slow) > 1)
@@ -243,10 +243,30 @@ class Lots:
         return np.random.default_rng(number).random(len(self.models))
 
 
-def _scale(price: Floats, count: int, top: float = 10.0) -> list[float]:
-    """Weights of a price from none to more than any quality is worth; none if all prices are equal."""
-    span = float(np.ptp(price))
-    return [0.0, *(np.geomspace(1e-4, top, count) / span)] if span else [0.0]
+def price_weights(
+    price: Floats, count: int, *, low: float = 1e-4, top: float = 10.0
+) -> list[float]:
+    """Weights of a price from none to more than any quality is worth; none if all prices are equal.
+
+    Args:
+        price: Of each model ``[m]``.
+        count: Weights but for 0; where a few models are far dearer than others, half as many more.
+        low: Quality that the least of them takes from the dearest model.
+        top: Quality that a weight must take from it; the largest one takes 1, which is all there is, from
+            the second cheapest as well, so that nothing but the cheapest is asked.
+    """
+    ordered = np.unique(price.astype(np.float64))
+    span = float(ordered[-1] - ordered[0])
+    if not span:
+        return [0.0]
+    found = [0.0, *(np.geomspace(low, top, count) / span)]
+    dearer = ordered[
+        ordered > 1.01 * ordered[0]
+    ]  # what is as cheap but for a hundredth need not be told apart
+    most = 1.01 / float(dearer[0] - ordered[0]) if len(dearer) else 0.0
+    if most > found[-1]:
+        found += np.geomspace(found[-1], most, count // 2 + 1)[1:].tolist()
+    return found
 
 
 def _judged(
@@ -275,7 +295,7 @@ def _judged(
     if kind in ("cascade", "synergy"):
         found = _chains(kind, used, chosen_on, basis.large, own)
         return dataclasses.replace(family, settings=tuple(found))
-    weights = _scale(basis.cost, JUDGED_WEIGHTS)
+    weights = price_weights(basis.cost, JUDGED_WEIGHTS)
     try:
         if kind == "verification-pomdp":
             order, alone = _order(basis), _alone(used, chosen_on)

@@ -25,6 +25,7 @@ from pilotfish.infer.families import (
     fit_family,
     parse_settings,
     points_of,
+    price_weights,
 )
 from pilotfish.infer.operating import Dials, columns_of, operate
 from pilotfish.infer.outcomes import Floats, Outcomes
@@ -219,11 +220,8 @@ def route_points(
     believed = learn.mean_cost()
     if np.isnan(believed).any():
         believed = np.zeros_like(believed)
-    span = max(float(believed.max() - believed.min()), 1e-30)
-    weights = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, WEIGHTS)]) / span
-    return sb.weighted_points(
-        expected, test, believed, weights.astype(np.float32), large=_large(learn, large)
-    )
+    weights = np.array(price_weights(believed, WEIGHTS, low=1e-3), np.float32)
+    return sb.weighted_points(expected, test, believed, weights, large=_large(learn, large))
 
 
 def _large(outcomes: Outcomes, name: str) -> int:

@@ -59,6 +59,8 @@ def draw_curves(scores: Sequence[Score], outcomes: Outcomes, path: str | Path) -
         (line,) = ax.plot(cost, quality, ls=style, marker=marker, lw=1.8, label=score.policy)
         if score.point is not None:
             ax.plot(*score.point, "D", ms=8, mec="white", color=line.get_color())
+    if any(score.point is not None for score in scores):
+        ax.plot([], [], "D", ms=8, mec="white", color="0.35", label="chosen by the dial")
     cost, quality = outcomes.mean_cost(), outcomes.mean_quality()
     ax.plot(cost, quality, "o", ms=5, color="0.35")
     for name, x, y in zip(outcomes.models, cost.tolist(), quality.tolist(), strict=True):

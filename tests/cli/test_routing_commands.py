@@ -40,7 +40,7 @@ def test_replay_prints_a_table_and_draws(file: Path, tmp_path: Path) -> None:
     options = ["--seeds", 1, "--samples", 10, "--plot", plot]
     said = call("replay", file, "--policy", "knn", "--policy", "single", *options)
     lines = said.splitlines()
-    assert lines[0].startswith("200 questions, 2 models, 1 splits")
+    assert lines[0].startswith("200 questions, 2 models, 1 split;")
     assert lines[2].split() == ["knn", "single"]
     assert any(line.startswith("apgr") and line.count("±") == 1 for line in lines)
     assert any(line.startswith("quality ") and line.count("±") == 2 for line in lines)
@@ -112,12 +112,14 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     assert (
         "left out for that: cost, quality at single cost, aiq, apgr, cpt50, cpt80." in done.stderr
     )
-    assert "in hindsight" in done.stdout
+    assert "best setting, in hindsight" in done.stdout
     whole = tmp_path / "whole.parquet"
     write_outcomes(topics(60), whole)
     done = CliRunner().invoke(app, ["replay", str(whole), *map(str, options), "--max-cost", "5"])
     assert done.stderr == ""
-    assert "in hindsight" not in done.stdout
+    assert "best setting, in hindsight" not in done.stdout
+    assert "all settings, in hindsight" in done.stdout
+    assert "±" not in done.stdout, "no interval without draws"
 
 
 def test_a_plot_that_lacks_costs_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pilotfish.errors import ConfigError, InputError, UnknownName
-from pilotfish.infer.families import JUDGED, Family, fit_family, points_of
+from pilotfish.infer.families import JUDGED, Family, fit_family, points_of, price_weights
+from pilotfish.infer.operating import Dials, operate
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.policies.chain import Chain
 from pilotfish.infer.replay import replay
@@ -89,6 +90,23 @@ def test_beliefs_move_as_on_questions_that_the_predictor_did_not_see(kind: str) 
     other = dataclasses.replace(rows, signals={"probability": signal})
     found = [fit_family(f"{kind}:probability", each).settings[0] for each in (rows, other)]
     assert np.array_equal(*(policy.covariance for policy in found))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["random", "logistic", "reservation:probability"])
+def test_every_budget_down_to_the_cheapest_models_can_be_kept(kind: str) -> None:
+    """Prices of 1, 20 and 10,000: what tells the first two apart is beyond all worth for the third."""
+    rows = telling(200)
+    cost = np.tile(np.array([1, 20, 10_000], np.float32), (len(rows), 1))
+    skewed = dataclasses.replace(rows, cost=cost)
+    family = fit_family(kind, skewed)
+    played = [family.replayer(skewed)(policy) for policy in family.settings]
+    assert played[-1].cost.tolist() == [1] * len(rows)
+    policy = operate(family, skewed, Dials(max_cost=5.0))
+    assert family.replayer(skewed)(policy).cost.mean() == pytest.approx(5, rel=0.2)
+    weights = price_weights(cost[0], 20)
+    assert weights == sorted(set(weights)), "each once, ever larger"
+    assert price_weights(cost[0, :2], 20)[-1] == pytest.approx(10 / 19), "enough for two"
+    assert price_weights(cost[:3, 0], 20) == [0.0]
 
 
 def test_seconds_are_traded_where_they_are_wanted() -> None:
