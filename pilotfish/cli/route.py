@@ -225,7 +225,8 @@ def _say(made: Routing, folder: Path, as_json: bool) -> None:
         )
     elif certificate is not None:
         promised = certificate.constraints[0].target
+        how = "the same as" if made.dials.agree_on == "answer" else "at least as well as"
         typer.echo(
-            f"  promise       {promised:.0%} at least as {made.large}; at most {certificate.bound:.1%} "
-            f"are not, with {1 - certificate.delta:.0%} confidence"
+            f"  promise       {promised:.0%} answered {how} by {made.large}; at most "
+            f"{certificate.bound:.1%} are not, with {1 - certificate.delta:.0%} confidence"
         )

@@ -243,7 +243,8 @@ def _score(name: str, parts: list[_Part], n: int, samples: int) -> Score:
     for key, of in _measures(name, parts).items():
 
         def mean(weights: NDArray[np.float64], of: Any = of) -> float:
-            return float(np.mean([of(part, weights[part.rows]) for part in parts]))
+            drawn = [of(part, weights[part.rows]) for part in parts if weights[part.rows].any()]
+            return float(np.mean(drawn)) if drawn else float("nan")
 
         if samples:
             measures[key] = sb.bootstrap(mean, n, samples=samples)

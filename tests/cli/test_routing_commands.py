@@ -202,6 +202,9 @@ def test_a_policy_is_fitted_and_tuned(file: Path, tmp_path: Path) -> None:
 def test_a_promise_is_certified_and_said(tmp_path: Path) -> None:
     write_outcomes(topics(1500), tmp_path / "o.parquet")
     write_outcomes(topics(900, seed=7), tmp_path / "newer.parquet")
+    whole = topics(900)
+    said = np.where(whole.quality == 1, "right", "wrong").astype(object)
+    write_outcomes(dataclasses.replace(whole, answers=said), tmp_path / "said.parquet")
     options = ["--policy", "cascade:probability,confidence=top_probability"]
     options += ["--out", str(tmp_path / "p"), "--agree", "0.85"]
     made = json.loads(call("route", "fit", tmp_path / "o.parquet", *options, "--json"))
@@ -210,11 +213,14 @@ def test_a_promise_is_certified_and_said(tmp_path: Path) -> None:
     assert made["agreement"]["value"] >= 0.85
     assert made["cost"]["value"] < made["large_cost"]["value"]
     said = call("route", "tune", tmp_path / "p", tmp_path / "newer.parquet", "--agree", 0.8)
-    assert "promise       80% at least as large" in said
+    assert "promise       80% answered at least as well as by large; at most" in said
     card = json.loads((tmp_path / "p" / "card.json").read_text())
     assert card["certificate"]["constraints"][0]["target"] == 0.8
     few = call("route", "fit", tmp_path / "o.parquet", *options[:4], "--agree", 0.999)
     assert "on the 300 questions that certify it" in few
+    same = ["--agree", 0.6, "--agree-on", "answer"]
+    answered = call("route", "fit", tmp_path / "said.parquet", *options[:4], *same)
+    assert "promise       60% answered the same as by large; at most" in answered
 
 
 def test_a_router_learns_from_the_gateways_store(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pilotfish.errors import InputError, UnknownName
 from pilotfish.infer.operating import Dials
 from pilotfish.infer.outcomes import Outcomes
 from pilotfish.infer.replay import parse_settings, replay
+from pilotfish.infer.scoreboard import Interval
 
 
 def topics(n: int = 300, *, seed: int = 0, cost: bool = True) -> Outcomes:
@@ -147,3 +148,15 @@ def test_the_large_model_is_the_same_one_for_every_policy(large: str) -> None:
     # (A - low) / (high - low) and, the other way round, (A - high) / (low - high).
     total = best.measures["apgr"].value + other.measures["apgr"].value
     assert total == pytest.approx(1)
+
+
+def test_a_split_of_which_no_question_was_drawn_does_not_count(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """One question is tested, which one draw in three leaves out."""
+    whole = three(60)
+    (score,) = replay(whole, ["single"], fit=59, seeds=1, samples=50)
+    only = float(whole.split(0, fit=59)[1].quality[0, 2])
+    assert score.measures["quality"] == Interval(only, only, only)
+    assert score.measures["cost"] == Interval(10, 10, 10)
+    assert not recwarn
