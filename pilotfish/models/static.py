@@ -158,7 +158,7 @@ class StaticEncoder:
             weight = np.where(flat == self._unknown, np.float32(0), weight)
         columns = flat if self._mapping is None else self._mapping[flat]
         if len(texts) == 1:  # half the time of building a sparse matrix first
-            return unit_rows((weight @ self._matrix[columns])[None])
+            return unit_rows((weight @ self._matrix.take(columns, axis=0))[None])
         bag = csr_matrix((weight, columns, ends), shape=(len(texts), len(self._matrix)))
         # The mean and the sum point the same way, and only the direction is kept.
         return unit_rows(np.asarray(bag @ self._matrix, np.float32))

@@ -127,7 +127,8 @@ class Vocabulary:
         blocks = self.columns(packed)
         texts = len(packed.ends)
         if texts == 1:  # building sparse matrices would take most of the millisecond
-            summed = table[np.concatenate([c for c, _ in blocks])].sum(axis=0)[None]
+            found = np.concatenate([c for c, _ in blocks]).astype(np.intp)
+            summed = (np.ones(len(found), np.float32) @ table.take(found, axis=0))[None]
         else:
             summed = np.zeros((texts, table.shape[1]), np.float32)
             for columns, indptr in blocks:

@@ -48,6 +48,8 @@ class Kernel(Fitted):
 
     def __post_init__(self) -> None:
         self._norms = [(block**2).sum(axis=1) for block in self.rows]
+        # One text against all of them is a product with columns that lie side by side.
+        self.rows = [np.asfortranarray(block) for block in self.rows]
 
     @classmethod
     def fit(
