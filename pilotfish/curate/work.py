@@ -149,7 +149,7 @@ def _source(
         tally.bytes_read += moved
         if chunk.batch.num_rows:
             yield chunk.batch
-    if job.read.limit is None:
+    if job.read.limit is None or sum(tally.lines) < job.read.limit:  # read to the end
         beat(piece.size - tally.bytes_read, 0)
         tally.bytes_read = piece.size
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pilotfish.curate import Pipeline
+from pilotfish.curate.dedup.exact import Exact
 from pilotfish.curate.length import Length
 from pilotfish.errors import InputError, MissingExtra
 from pilotfish.figures import duration
@@ -114,6 +118,21 @@ def test_untouched_rows_are_written_byte_for_byte(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     Pipeline([Length(min_chars=3)]).run(tmp_path / "a.jsonl", tmp_path / "out")
     assert shards(tmp_path / "out") == {"part-00000.jsonl": lines[0] + b"\n"}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv", "a.parquet", "a.txt"])
+def test_a_sample_that_holds_all_rows_is_the_whole(tmp_path: Path, name: str) -> None:
+    """Whatever of a file's bytes come after the last row."""
+    texts = [f"the text of row {i}" for i in range(300)]
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts}), tmp_path / name)
+    elif name == "a.jsonl.gz":
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (tmp_path / name).write_bytes(gzip.compress(lines.encode()))
+    else:
+        (tmp_path / name).write_text("\n".join(["text", *texts]) + "\n" * 5)
+    result = Pipeline([Exact()]).sample(tmp_path / name)
+    assert (result.rows_read >= 300, result.sample, result.notes) == (True, 1.0, [])
 
 
 def test_a_sample_writes_nothing_and_guesses_well(corpus: Path, tmp_path: Path) -> None:
