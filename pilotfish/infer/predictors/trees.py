@@ -38,8 +38,8 @@ class Trees:
 
     def __post_init__(self) -> None:
         # A leaf is its own child, so that all trees are walked for as long as the deepest. A node stands
-        # at twice its number here, so that its children are at its place and the next. Numbers are as wide
-        # as NumPy's own indices: looking up by others takes five times as long.
+        # at twice its number here, so that its children are at its place and the next. Numbers are as
+        # wide as NumPy's own indices: looking up by narrower ones takes five times as long.
         own = np.arange(len(self.nodes))
         leaf = self.nodes[:, 0] < 0
         self._leaf = np.repeat(leaf, 2)
