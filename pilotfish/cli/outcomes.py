@@ -69,7 +69,7 @@ def recorded_in(source: str, models: str, *options: Any) -> Outcomes:
     finally:
         store.close()
     names = [name.strip() for name in models.split(",") if name.strip()]
-    return found.select(names) if names else found
+    return found.select(names).recorded() if names else found
 
 
 def read(
@@ -85,7 +85,7 @@ def read(
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     columns = dict(_pair(text, "--column KIND=PATTERN") for text in column or ())
-    recorded = read_outcomes(path, models=names, prompt=prompt, columns=columns or None)
+    recorded = read_outcomes(path, models=names, prompt=prompt, columns=columns or None).recorded()
     if price:
         recorded = _filled(recorded, dict(_price(text) for text in price), answer_tokens)
     return recorded

@@ -123,7 +123,7 @@ def replay(
     )
     if plot is not None:
         draw_curves(scores, recorded, plot)
-    _say_unknown(scores, recorded)
+    _say_unknown(scores, recorded, filled=bool(dials))
     if as_json:
         typer.echo(json.dumps([_row(score) for score in scores]))
         return
@@ -146,7 +146,7 @@ def _row(score: Score) -> dict[str, Any]:
     return {"policy": score.policy, "measures": measures, "point": point, "curve": curve}
 
 
-def _say_unknown(scores: list[Score], outcomes: Outcomes) -> None:
+def _say_unknown(scores: list[Score], outcomes: Outcomes, *, filled: bool) -> None:
     """On stderr: how much was not recorded, and which measures there are not for that reason."""
     import numpy as np
 
@@ -170,10 +170,12 @@ def _say_unknown(scores: list[Score], outcomes: Outcomes) -> None:
         and not any(name in score.measures for score in scores)
     ]
     counts = ", ".join(f"{name} of {count:,}" for name, count in partly.items())
-    left_out = f"; left out for that: {', '.join(missing)}" if missing else ""
-    typer.echo(
-        f"Unknown of {size:,} answers: {counts}. Means are of what is known{left_out}.", err=True
-    )
+    said = [f"Unknown of {size:,} answers: {counts}."]
+    if filled and {"cost", "latency"} & set(partly):
+        said.append("An unknown cost or latency counts as its model's mean.")
+    if missing:
+        said.append(f"Left out for that: {', '.join(missing)}.")
+    typer.echo(" ".join(said), err=True)
 
 
 def _short(names: list[str]) -> list[str]:

@@ -135,7 +135,7 @@ def operate(
         InputError: No setting keeps the limits, or what a dial counts was not recorded of a model.
         ConfigError: ``agree`` without questions to certify on.
     """
-    replay = family.replayer(choose, seed=seed)
+    replay = family.replayer(choose.filled(), seed=seed)
     if dials.agree is not None:
         if certify_on is None:
             raise ConfigError("A promise needs questions of its own to be certified on.")
@@ -208,7 +208,7 @@ def measure(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> Measured:
-    """Replay a policy on questions that it was not chosen on.
+    """Replay a policy on questions that it was not chosen on; an unknown cost counts as its model's mean.
 
     Args:
         family: What the policy looks at.
@@ -218,7 +218,7 @@ def measure(
         samples: Bootstrap draws; 0 gives intervals of no width.
         seed: Of the dice.
     """
-    played = family.replayer(outcomes, seed=seed)(policy)
+    played = family.replayer(outcomes.filled(), seed=seed)(policy)
     columns = columns_of(family, played, outcomes, dials)
     measures = {name: _interval(column, samples) for name, column in columns.items()}
     return Measured(len(outcomes), {k: v for k, v in measures.items() if not np.isnan(v.value)})

@@ -190,16 +190,40 @@ class Outcomes:
         cost[np.isnan(self.quality)] = np.nan
         return dataclasses.replace(self, cost=cost.astype(np.float32))
 
+    def filled(self) -> Outcomes:
+        """The same, where an unknown cost or latency is the mean of its model's known ones.
+
+        A policy's mean cost over the questions where all that it asks is known would be that of the
+        questions on which those models happened to be recorded. Of a model without any it stays unknown.
+        """
+        mean = self.mean_cost()
+        cost = np.where(np.isnan(self.cost), mean, self.cost)
+        latency = self.latency
+        if latency is not None:
+            latency = np.where(np.isnan(latency), _mean(latency), latency)
+        return dataclasses.replace(self, cost=cost, latency=latency)
+
+    def recorded(self) -> Outcomes:
+        """The questions of which an answer of one of the models is known, or what it is worth."""
+        known: NDArray[np.bool_] = np.asarray(~np.isnan(self.quality).all(axis=1))
+        for values in self.signals.values():
+            known |= ~np.isnan(values).all(axis=1)
+        if self.answers is not None:
+            said = [any(text is not None for text in row) for row in self.answers]
+            known |= np.array(said, bool)
+        return self if known.all() else self.take(np.flatnonzero(known))
+
     def mean_cost(self) -> Floats:
         """Mean known cost of each model ``[m]``; NaN for a model without any."""
-        known = ~np.isnan(self.cost)
-        total = np.where(known, self.cost, 0).sum(axis=0, dtype=np.float64)
-        mean: Floats = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-        return mean.astype(np.float32)
+        return _mean(self.cost)
 
     def mean_quality(self) -> Floats:
         """Mean known quality of each model ``[m]``; NaN for a model without any."""
-        known = ~np.isnan(self.quality)
-        total = np.where(known, self.quality, 0).sum(axis=0, dtype=np.float64)
-        mean: Floats = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-        return mean.astype(np.float32)
+        return _mean(self.quality)
+
+
+def _mean(values: Floats) -> Floats:
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+    mean: Floats = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return mean.astype(np.float32)

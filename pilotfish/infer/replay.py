@@ -153,7 +153,7 @@ def _play(
         policy = operate(family, held[0], dials, certify_on=held[-1], seed=seed)
     except InputError as error:
         raise InputError(f"{name}: {error.message}", remedy=error.remedy) from None
-    played = family.replayer(test, seed=seed)(policy)
+    played = family.replayer(test.filled(), seed=seed)(policy)
     return points, columns_of(family, played, test, dials)
 
 

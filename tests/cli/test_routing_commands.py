@@ -109,10 +109,11 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["replay", str(path), *map(str, options)])
     assert "\ncost " not in done.stdout
     assert "Unknown of 80 answers: quality of 1, cost of 2." in done.stderr
-    assert (
-        "left out for that: cost, quality at single cost, aiq, apgr, cpt50, cpt80." in done.stderr
-    )
+    left_out = "cost, quality at single cost, aiq, apgr, cpt50, cpt80."
+    assert f"Left out for that: {left_out}" in done.stderr
     assert "best setting, in hindsight" in done.stdout
+    dialled = CliRunner().invoke(app, ["replay", str(path), *map(str, options), "--max-cost", "9"])
+    assert "counts as its model's mean. Left out for that: quality at" in dialled.stderr
     whole = tmp_path / "whole.parquet"
     write_outcomes(topics(60), whole)
     done = CliRunner().invoke(app, ["replay", str(whole), *map(str, options), "--max-cost", "5"])
@@ -120,6 +121,15 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     assert "best setting, in hindsight" not in done.stdout
     assert "all settings, in hindsight" in done.stdout
     assert "±" not in done.stdout, "no interval without draws"
+
+
+def test_questions_to_models_that_are_not_used_do_not_count(tmp_path: Path) -> None:
+    models = ["small", "large", "other", "other"] * 10
+    rows = [{"prompt": f"q {i}", "model": m, "quality": 1} for i, m in enumerate(models)]
+    path = tmp_path / "o.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read(path, "", "", None, None, 0.0)) == 40
+    assert len(read(path, "small,large", "", None, None, 0.0)) == 20
 
 
 def test_a_plot_that_lacks_costs_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -62,6 +62,22 @@ def test_means_leave_out_what_is_unknown() -> None:
     assert small().mean_cost().tolist() == pytest.approx([5 / 3, 20])
 
 
+def test_unknown_costs_are_filled_by_their_models_means() -> None:
+    filled = small().filled()
+    assert filled.cost.tolist() == [[1, 10], [2, 20], [pytest.approx(5 / 3), 30], [2, 20]]
+    assert np.isnan(filled.quality[2, 0]), "what an answer was worth is not made up"
+    none = Outcomes(("a", "b"), ("m", "n"), np.ones((2, 2)), cost=np.array([[NAN, 1], [NAN, NAN]]))
+    assert np.array_equal(none.filled().cost, [[NAN, 1], [NAN, 1]], equal_nan=True)
+
+
+def test_questions_of_which_nothing_is_known_are_left_out() -> None:
+    quality = np.array([[1, NAN], [NAN, NAN], [NAN, NAN], [NAN, NAN]], np.float32)
+    sure = np.array([[NAN, NAN], [NAN, 0.5], [NAN, NAN], [NAN, NAN]], np.float32)
+    said = np.array([[None, None], [None, None], ["so", None], [None, None]], object)
+    rows = Outcomes(tuple("abcd"), ("m", "n"), quality, answers=said, signals={"sure": sure})
+    assert rows.recorded().texts == ("a", "b", "c")
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_split_keeps_equal_texts_together_and_loses_none(seed: int) -> None:
     texts = tuple(f"t{i % 70}" for i in range(100))

@@ -160,3 +160,21 @@ def test_a_split_of_which_no_question_was_drawn_does_not_count(
     assert score.measures["quality"] == Interval(only, only, only)
     assert score.measures["cost"] == Interval(10, 10, 10)
     assert not recwarn
+
+
+@pytest.mark.parametrize("dials", [Dials(max_cost=4.0), Dials(min_quality=0.55), Dials(agree=0.7)])
+def test_costs_that_are_missing_on_purpose_mislead_nobody(dials: Dials) -> None:
+    """A model's cost is the same for all questions, so whichever are missing nothing may change."""
+    whole = topics(400)
+    cost = whole.cost.copy()
+    cost[whole.quality[:, 0] == 0, 1] = (
+        np.nan
+    )  # the large one's, where the small one would be wrong
+    cost[::3, 0] = np.nan
+    gaps = dataclasses.replace(whole, cost=cost)
+    names = ["logistic", "single"]
+    for one, other in zip(
+        *(replay(o, names, dials=dials, seeds=2, samples=0) for o in (whole, gaps)), strict=True
+    ):
+        for name in ("quality", "cost", "strong_share"):
+            assert one.measures[name].value == pytest.approx(other.measures[name].value), name
