@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pilotfish.config import Price
+from pilotfish.errors import RequestRefused
 from pilotfish.models.protocols import Floats, TokenModel
 from pilotfish.models.sampling import Proposal
 from pilotfish.models.worker import Check
@@ -31,7 +32,13 @@ class Held:
 
         Returns:
             Logits ``[vocab]`` after the last one, and how many of them were there already.
+
+        Raises:
+            RequestRefused: They do not fit.
         """
+        most = getattr(self.model, "context", None)
+        if most is not None:
+            check_prompt(len(tokens), most)  # before they are read, not after
         kept = min(common_prefix(self.session.tokens, tokens), len(tokens) - 1)
         self.session.rewind(kept)
         # A cache that others needed reads its tokens again: those are not there.
@@ -85,6 +92,19 @@ class HeldSource:
         """US dollars for this answer with so many tokens written, None when unknown."""
         price: Price | None = getattr(self._held.model, "price", None)
         return price.cost(self._prompt + Usage(0, tokens)) if price else None
+
+
+def check_prompt(length: int, context: int, *, answer: int = 0) -> None:
+    """Refuse a prompt that a model's context cannot hold, with so many tokens of an answer.
+
+    Raises:
+        RequestRefused: So it is.
+    """
+    if length + answer > context:
+        raise RequestRefused(
+            f"The prompt has {length} tokens, but the context holds {context}.",
+            remedy=f"Shorten the input, or set context = {2 ** length.bit_length()}",
+        )
 
 
 def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:

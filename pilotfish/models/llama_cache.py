@@ -21,7 +21,7 @@ import numpy as np
 
 from pilotfish.config import Price
 from pilotfish.errors import RequestRefused
-from pilotfish.models.held import common_prefix
+from pilotfish.models.held import check_prompt, common_prefix
 from pilotfish.models.llama_c import MAX_SEQUENCES
 from pilotfish.models.llama_runtime import Context, Floats
 from pilotfish.models.llama_session import LlamaSession
@@ -160,11 +160,7 @@ class Cache:
             RequestRefused: They do not fit.
         """
         self._sweep()
-        if len(tokens) >= self.context.n_ctx:
-            raise RequestRefused(
-                f"The prompt has {len(tokens)} tokens, but the context holds {self.context.n_ctx}.",
-                remedy=f"Shorten the input, or set context = {2 ** len(tokens).bit_length()}",
-            )
+        check_prompt(len(tokens), self.context.n_ctx, answer=1)
         kept = min(common_prefix(self.prompt, tokens), len(tokens) - 1)
         self.context.forget(PROMPT, kept)
         self.prompt = self.prompt[:kept]

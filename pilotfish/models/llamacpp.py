@@ -151,6 +151,11 @@ class LlamaModel:
         """What every text begins with, as the model was trained: ``<bos>``, or nothing."""
         return [self.weights.bos] if self.weights.adds_bos else []
 
+    @property
+    def context(self) -> int:
+        """Tokens that its cache holds, over all sequences."""
+        return self._cache.context.n_ctx
+
     def session(self) -> LlamaSession:
         """Start an empty sequence; all sessions share the context's cells."""
         return self._cache.session()

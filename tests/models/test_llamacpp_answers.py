@@ -84,6 +84,13 @@ def test_what_was_given_up_does_not_count_as_cached(model: LlamaModel) -> None:
     np.testing.assert_allclose(row, tiny_gguf.forward(WEIGHTS, [*tokens, 71])[-1], **CLOSE)
 
 
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_read(model: LlamaModel) -> None:
+    held = Held(model)
+    with pytest.raises(RequestRefused, match=r"has 600 tokens, but the context holds 512"):
+        held.hold([70] * 600, lambda: None)
+    assert not held.session.tokens
+
+
 def greedy(model: LlamaModel, prompt: str, n: int) -> list[int]:
     """What the NumPy network writes after a prompt in ChatML, token by token."""
     text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
