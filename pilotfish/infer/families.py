@@ -280,12 +280,13 @@ def _judged(
 ) -> Family:
     own = {name: settings[name] for name in settings if name in _OWN[kind]}
     rest = {name: value for name, value in settings.items() if name not in own}
+    learn = learn.filled()
     unknown = np.isnan(np.hstack([learn.quality, learn.cost])).any(axis=1)
     complete = learn.take(np.flatnonzero(~unknown))
     if len(complete) < 4:
         raise InputError(
-            f"The policy {kind!r} is chosen on questions of which every model's quality and cost are "
-            f"known; there are {len(complete)} of {len(learn)}.",
+            f"The policy {kind!r} is chosen on questions of which every model's quality is known, and "
+            f"needs some cost of every model; there are {len(complete)} of {len(learn)}.",
             remedy="Leave models out (--models), add costs (--price), or take a router",
         )
     first, second = complete.split(seed, fit=0.5)

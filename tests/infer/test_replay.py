@@ -172,7 +172,7 @@ def test_costs_that_are_missing_on_purpose_mislead_nobody(dials: Dials) -> None:
     )  # the large one's, where the small one would be wrong
     cost[::3, 0] = np.nan
     gaps = dataclasses.replace(whole, cost=cost)
-    names = ["logistic", "single"]
+    names = ["logistic", "single", "cascade:probability"]
     for one, other in zip(
         *(replay(o, names, dials=dials, seeds=2, samples=0) for o in (whole, gaps)), strict=True
     ):
