@@ -131,7 +131,7 @@ def estimate(
     """
     config = load_config()
     text = "".join(prompts)
-    plain = sum(map(str.isascii, text))
+    plain = len(text.encode("ascii", "ignore"))
     share = requests / max(1, len(prompts))
     about = share * (len(text) - plain + plain / CHARS_PER_TOKEN) + requests * unknown
     most = share * len(text.encode("utf-8", "replace"))

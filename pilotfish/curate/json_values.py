@@ -36,6 +36,27 @@ def python_values(values: pa.Array) -> list[Any]:
         return [None if value is None else value.decode("utf-8", "replace") for value in raw]
 
 
+def python_rows(rows: pa.StructArray) -> list[dict[str, Any]]:
+    """``n`` rows of columns, each with its own name, as :func:`python_values` has them.
+
+    Raises:
+        UnicodeDecodeError: As of :func:`python_values`.
+
+    >>> python_rows(pa.array([{"n": 1, "s": "a"}]))
+    [{'n': 1, 's': 'a'}]
+    """
+    if _turned(rows.type, _micro) == rows.type:
+        try:
+            found: list[dict[str, Any]] = rows.to_pylist()
+        except (ValueError, OverflowError):
+            pass  # column by column, each in its own way
+        else:
+            return found
+    names = [field.name for field in rows.type]
+    table = zip(*map(python_values, rows.flatten()), strict=True)
+    return [dict(zip(names, cells, strict=True)) for cells in table]
+
+
 def json_line(row: dict[str, Any]) -> bytes:
     """A row as JSON, without a line end; what JSON has no form for becomes text."""
     return msgspec.json.encode(row, enc_hook=str)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pilotfish.curate.folder import Folder, writing
 from pilotfish.curate.json_lines import merged
-from pilotfish.curate.json_values import json_line, python_values
+from pilotfish.curate.json_values import json_line, python_rows
 from pilotfish.curate.step import SOURCE, TEXT
 from pilotfish.errors import ConfigError
 
@@ -130,9 +130,7 @@ class ShardWriter:
         if source is None:
             old = [{self._options.text: text} for text in batch.column(TEXT).to_pylist()]
         else:
-            names = [field.name for field in source.type]
-            table = zip(*map(python_values, source.flatten()), strict=True)
-            old = [dict(zip(names, cells, strict=True)) for cells in table]
+            old = python_rows(source)
         new = zip(*(column.to_pylist() for column in columns.values()), strict=True)
         for row, cells in zip(old, new if columns else [()] * len(old), strict=True):
             yield row | dict(zip(columns, cells, strict=True))
