@@ -101,7 +101,7 @@ def find_files(patterns: Sequence[str | Path], format: str | None = None) -> lis
     if format is not None and format not in FORMATS:
         raise ConfigError(f"Got format {format!r}.", remedy=f"Known: {', '.join(FORMATS)}")
     found: dict[str, InputFile] = {}
-    for pattern in map(str, patterns):
+    for pattern in map(without_scheme, patterns):
         with opening(pattern):
             matched = list(
                 _remote(pattern, format) if _is_url(pattern) else _local(pattern, format)
@@ -122,6 +122,15 @@ def _no_file(folder: str) -> InputError:
         remedy="If it holds others: --input-format says which format all have. Names that begin with "
         '"_" or "." are left out.',
     )
+
+
+def without_scheme(url: str | Path) -> str:
+    """A URL of this machine's own files as a path; any other text as it is.
+
+    >>> without_scheme("file:///data/a.jsonl"), without_scheme("s3://data/a.jsonl")
+    ('/data/a.jsonl', 's3://data/a.jsonl')
+    """
+    return str(url).removeprefix("file://")
 
 
 def _is_url(pattern: str) -> bool:
@@ -148,13 +157,14 @@ def _hidden(path: Path) -> bool:
 
 def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
     fs, path = filesystem(pattern)
+    first, chained, rest = pattern.partition("::")
+    inside = chained + rest if "://" in first else ""  # of an archive, which names its files alone
     if glob.has_magic(path):
         listed = fs.glob(path, detail=True)
     elif fs.isdir(path):
-        inside = fs.find(path, detail=True)
         listed = {
             name: info
-            for name, info in inside.items()
+            for name, info in fs.find(path, detail=True).items()
             if not _hidden(Path(name[len(path) :].lstrip("/"))) and (format or _kind(name)[0])
         }
     else:
@@ -165,7 +175,7 @@ def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
             stamp = next(
                 (info[key] for key in ("ETag", "etag", "mtime", "created") if key in info), ""
             )
-            url = name if "://" in name else fs.unstrip_protocol(name)
+            url = (name if "://" in name else fs.unstrip_protocol(name)) + inside
             size = info.get("size")
             # Some web servers do not say how large a file is; it is read whole, and is not empty.
             yield _file(url, format, 1 if size is None else int(size), str(stamp))
@@ -182,7 +192,9 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         return cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
     except ImportError as error:
-        raise ConfigError(f"Cannot open {url!r}: {error}.", remedy=str(error)) from error
+        raise ConfigError(
+            f"Cannot open {url!r}: the library for it is not installed.", remedy=f"{error}."
+        ) from error
     except ValueError as error:
         raise ConfigError(
             f"Cannot open {url!r}: {error}.", remedy="Known protocols: fsspec.available_protocols()"
@@ -191,7 +203,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 def _kind(name: str) -> tuple[str, str]:
     """Format and packing by the suffixes of a name; "" where they say nothing."""
-    suffixes = [suffix.lower() for suffix in Path(name.partition("?")[0]).suffixes]
+    name = name.partition("?")[0].partition("::")[0]
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     packed = PACKED.get(suffixes[-1], "") if suffixes else ""
     if packed:
         suffixes.pop()
@@ -243,11 +256,12 @@ def open_binary(url: str) -> BinaryIO:
             return open(url, "rb", buffering=0)
         fs, path = filesystem(url)
         handle = fs.open(path, "rb", block_size=8 << 20, cache_type="readahead")
-        return _held(handle) if getattr(handle, "size", 0) is None else cast(BinaryIO, handle)
+        once = "::" in url or getattr(handle, "size", 0) is None
+        return _held(handle) if once else cast(BinaryIO, handle)
 
 
 def _held(stream: Any) -> BinaryIO:
-    """A copy of what a web server sends in one go, which can be read from the beginning again."""
+    """A copy that can be read from anywhere, of what a web server sends in one go or an archive holds."""
     held = tempfile.TemporaryFile()  # noqa: SIM115  the reader closes it
     with stream:
         shutil.copyfileobj(stream, held)

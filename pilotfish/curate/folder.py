@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pilotfish.curate.files import filesystem
+from pilotfish.curate.files import filesystem, without_scheme
 from pilotfish.errors import InputError
 
 TEMPORARY = ".writing-"
@@ -22,7 +22,7 @@ class Folder:
     """
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
+        self.url = without_scheme(url)
         self.local = "://" not in self.url and "::" not in self.url
         if self.local:
             self.url = os.path.abspath(os.path.expanduser(self.url))

@@ -17,7 +17,7 @@ import msgspec
 
 from pilotfish.curate import finishing, first_look
 from pilotfish.curate.engines import ENGINES
-from pilotfish.curate.files import PIECE_BYTES, Piece, find_files, plan
+from pilotfish.curate.files import PIECE_BYTES, Piece, find_files, plan, without_scheme
 from pilotfish.curate.folder import Folder, writing
 from pilotfish.curate.identity import fingerprint, shown
 from pilotfish.curate.memory import system_memory
@@ -83,7 +83,8 @@ class Run:
         self._progress = progress
         self._engine = ENGINES.load(settings.engine)
         self._files = find_files(inputs, settings.input_format)
-        self._named = {str(path) for path in inputs} | set(map(_absolute, inputs))
+        self._named = {str(path) for path in inputs}
+        self._named |= {_absolute(without_scheme(path)) for path in inputs}
         self._read = ReadOptions(pipeline.text, pipeline.reads, settings.max_row_bytes)
         self._ask: bool | None = None  # in a rehearsal: whether models may be asked
         self._notes: list[str] = []

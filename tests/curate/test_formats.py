@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ import pytest
 
 from pilotfish.curate import Pipeline
 from pilotfish.curate.length import Length
+from pilotfish.errors import ConfigError, InputError
 from tests.curate.corpus import Upper, as_lines, documents
 from tests.curate.runs import counted, rows
 
@@ -196,6 +198,23 @@ def test_memory_urls_go_in_and_out(tmp_path: Path) -> None:
         again = pipeline.run(pattern, f"memory://out-{len(pattern)}")
         assert counted(again) == counted(result)
     memory.rm("/", recursive=True)
+
+
+def test_files_in_an_archive_and_urls_of_ones_own_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.jsonl", as_lines(documents(100)))
+        archive.writestr("deep/b.jsonl", as_lines(documents(50, seed=1)))
+    inside = f"::file://{tmp_path}/all.zip"
+    for i, (pattern, wanted) in enumerate([("a.jsonl", 100), ("*.jsonl", 100), ("deep/", 50)]):
+        result = Pipeline([Length()]).run(f"zip://{pattern}{inside}", f"file://{tmp_path}/{i}")
+        assert result.rows_read == wanted, pattern
+        assert (tmp_path / str(i) / "part-00000.jsonl").exists()
+    with pytest.raises(InputError, match="No file at"):
+        Pipeline([Length()]).run(f"zip://none.jsonl{inside}", tmp_path / "none")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_bytes(as_lines(documents(10)))
+    with pytest.raises(ConfigError, match="lies in the output folder"):
+        Pipeline([Length()]).run(tmp_path / "in/a.jsonl", f"file://{tmp_path}/in")
 
 
 class _Ranges(http.server.BaseHTTPRequestHandler):
