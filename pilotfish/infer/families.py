@@ -24,12 +24,12 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.errors import ConfigError, InputError, UnknownName
+from pilotfish.errors import InputError, UnknownName
 from pilotfish.infer import scoreboard as sb
 from pilotfish.infer.judges.judge import AnswerJudge
 from pilotfish.infer.outcomes import Floats, Outcomes
@@ -43,6 +43,7 @@ from pilotfish.infer.policies.verification_pomdp import VerificationPomdp
 from pilotfish.infer.policies.weighted import Weighted
 from pilotfish.infer.predictors import PREDICTORS
 from pilotfish.infer.predictors.predictor import Prediction, fit_predictor
+from pilotfish.infer.predictors.settings import AtLeastOne, check_settings
 from pilotfish.infer.stored_judges import FITTED, fit_judge
 from pilotfish.models.protocols import Encoder
 
@@ -279,6 +280,7 @@ def _judged(
     encoder: Encoder | None,
 ) -> Family:
     own = {name: settings[name] for name in settings if name in _OWN[kind]}
+    check_settings(f"The policy {kind!r}", _OWN[kind], own)
     rest = {name: value for name, value in settings.items() if name not in own}
     learn = learn.filled()
     unknown = np.isnan(np.hstack([learn.quality, learn.cost])).any(axis=1)
@@ -297,39 +299,42 @@ def _judged(
         found = _chains(kind, used, chosen_on, basis.large, own)
         return dataclasses.replace(family, settings=tuple(found))
     weights = price_weights(basis.cost, JUDGED_WEIGHTS)
-    try:
-        if kind == "verification-pomdp":
-            order, alone = _order(basis), _alone(used, chosen_on)
-            policies: list[Policy] = [
-                VerificationPomdp.fit(
-                    learn.models,
-                    order,
-                    chosen_on.quality,
-                    np.nan_to_num(alone),
-                    basis.cost,
-                    weight=float(weight),
-                    **own,
-                )
-                for weight in weights
-            ]
-            return dataclasses.replace(family, settings=tuple(policies))
-        expects = own.pop("predictor", "logistic")
-        predictor = fit_predictor(str(expects), first, seed=seed, encoder=encoder)
-        # Of questions that neither it nor a fitted judge saw, else the moves look smaller than they are.
-        moves = spread(predictor.predict(second.texts).mean, _alone(used, second))
-        method: Any = CascadeRouting if kind == "cascade-routing" else Reservation
-        policies = [method(learn.models, moves, float(weight), **own) for weight in weights]
-    except TypeError as error:
-        raise ConfigError(f"The policy {kind!r} has no such setting: {error}.") from error
+    if kind == "verification-pomdp":
+        order, alone = _order(basis), _alone(used, chosen_on)
+        policies: list[Policy] = [
+            VerificationPomdp.fit(
+                learn.models,
+                order,
+                chosen_on.quality,
+                np.nan_to_num(alone),
+                basis.cost,
+                weight=float(weight),
+                **own,
+            )
+            for weight in weights
+        ]
+        return dataclasses.replace(family, settings=tuple(policies))
+    expects = own.pop("predictor", "logistic")
+    predictor = fit_predictor(str(expects), first, seed=seed, encoder=encoder)
+    # Of questions that neither it nor a fitted judge saw, else the moves look smaller than they are.
+    moves = spread(predictor.predict(second.texts).mean, _alone(used, second))
+    method: Any = CascadeRouting if kind == "cascade-routing" else Reservation
+    if own.get("family") == "prefix":
+        own["order"] = tuple(int(j) for j in np.argsort(basis.cost, kind="stable"))
+    policies = [method(learn.models, moves, float(weight), **own) for weight in weights]
     return dataclasses.replace(family, settings=tuple(policies), predictor=predictor)
 
 
-_OWN: dict[str, tuple[str, ...]] = {
-    "cascade": ("max_stages", "answer"),
-    "synergy": (),
-    "cascade-routing": ("predictor", "family", "max_size"),
-    "reservation": ("predictor",),
-    "verification-pomdp": ("bins",),
+_OWN: dict[str, dict[str, Any]] = {
+    "cascade": {"max_stages": AtLeastOne, "answer": Literal["last", "all"]},
+    "synergy": {},
+    "cascade-routing": {
+        "predictor": str,
+        "family": Literal["any", "one", "prefix"],
+        "max_size": AtLeastOne,
+    },
+    "reservation": {"predictor": str},
+    "verification-pomdp": {"bins": AtLeastOne},
 }
 
 

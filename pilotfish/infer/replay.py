@@ -246,10 +246,12 @@ def _score(name: str, parts: list[_Part], n: int, samples: int) -> Score:
             drawn = [of(part, weights[part.rows]) for part in parts if weights[part.rows].any()]
             return float(np.mean(drawn)) if drawn else float("nan")
 
+        value = mean(np.ones(n))
+        if np.isnan(value):  # such as a gap between two models that are as good
+            continue
         if samples:
             measures[key] = sb.bootstrap(mean, n, samples=samples)
         else:
-            value = mean(np.ones(n))
             measures[key] = sb.Interval(value, value, value)
     point = None
     if any(part.chosen[name] for part in parts) and {"quality", "cost"} <= set(measures):
@@ -328,6 +330,8 @@ def _floor(part: _Part, weights: NDArray[np.float64]) -> tuple[float, float, flo
 
 def _aiq(part: _Part, name: str, weights: NDArray[np.float64]) -> float:
     cost, quality, dearest = _floor(part, weights)
+    if cost >= dearest:
+        return float("nan")
     return sb.aiq(part.points[name], (cost, quality), dearest, weights)
 
 

@@ -200,6 +200,8 @@ def cpt(
 ) -> float:
     """Call-performance threshold: the least share of calls to the strong model that recovers this much.
 
+    NaN where both models are as good.
+
     Args:
         points: Of the policy.
         weak: Quality of the weak model ``[n]``.
@@ -209,6 +211,8 @@ def cpt(
     """
     w = np.ones(len(weak)) if weights is None else weights
     low, high = float(weak @ w / w.sum()), float(strong @ w / w.sum())
+    if high == low:
+        return float("nan")
     quality, _, share = points.means(weights)
     x, y = _curve(share, quality, low, high)
     target = low + recovered * (high - low)

@@ -25,6 +25,7 @@ from pilotfish.infer.judges.pairwise import PairwiseRanker
 from pilotfish.infer.judges.sample_agreement import SampleAgreement
 from pilotfish.infer.judges.verification import SelfVerification
 from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.settings import check_settings, keywords_of
 from pilotfish.models.protocols import Encoder, Judge, Model
 from pilotfish.records import Completion, Request
 
@@ -37,6 +38,7 @@ ASKING: dict[str, Any] = {
     "self-verification": SelfVerification,
     "sample-agreement": SampleAgreement,
 }
+_WRITTEN = ("samples", "temperature", "max_tokens", "pattern")  # what can be written in one line
 
 
 class RecordedJudge:
@@ -119,24 +121,29 @@ def fit_judge(
     Raises:
         UnknownName: There is neither such a judge nor such a signal.
         InputError: The outcomes hold no answers to fit on.
-        ConfigError: It has no such setting.
+        ConfigError: It has no such setting, or one cannot have that value.
     """
     if name not in FITTED:
         if name not in outcomes.signals:
             raise UnknownName("judge", name, [*FITTED, *outcomes.signals])
+        live: dict[str, Any] = {
+            "confidence": str
+        }  # the formula that makes the signal of a new answer
+        if name in ASKING:
+            live = {k: v for k, v in keywords_of(ASKING[name].__init__).items() if k in _WRITTEN}
+        check_settings(f"The judge {name!r}", live, settings)
         return RecordedJudge(name, settings)
     if outcomes.answers is None:
         raise InputError(
             f"The judge {name!r} reads answers, but the outcomes hold none.",
             remedy="Record the answers' texts: a column 'answer', or 'answer:NAME' for each model",
         )
-    given = dict(settings)
-    if name != "model-agreement":
-        given |= {"seed": seed, "encoder": encoder}
-    try:
-        judge: AnswerJudge = FITTED[name].fit(outcomes, **given)
-    except TypeError as error:
-        raise ConfigError(f"The judge {name!r} has no such setting: {error}.") from error
+    ours = {"seed", "encoder"}  # not the user's
+    known = keywords_of(FITTED[name].fit)
+    allowed = {each: hint for each, hint in known.items() if each not in ours}
+    check_settings(f"The judge {name!r}", allowed, settings)
+    given = {**settings, **({"seed": seed, "encoder": encoder} if ours <= set(known) else {})}
+    judge: AnswerJudge = FITTED[name].fit(outcomes, **given)
     return judge
 
 

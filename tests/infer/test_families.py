@@ -109,6 +109,15 @@ def test_every_budget_down_to_the_cheapest_models_can_be_kept(kind: str) -> None
     assert price_weights(cost[:3, 0], 20) == [0.0]
 
 
+def test_a_prefix_begins_with_the_cheapest_however_models_are_listed() -> None:
+    rows = telling(200).select(["large", "small", "middle"])
+    family = fit_family("cascade-routing:probability,family=prefix", rows)
+    played = [family.replayer(rows)(policy) for policy in family.settings]
+    patterns = {tuple(row) for one in played for row in one.asked.tolist()}
+    assert (False, True, False) in patterns, "the small one alone"
+    assert (True, False, False) not in patterns, "never the large one first"
+
+
 def test_seconds_are_traded_where_they_are_wanted() -> None:
     rows = telling()
     slow = np.tile(np.array([9.0, 1.0, 1.0], np.float32), (len(rows), 1))
@@ -142,6 +151,24 @@ def test_without_costs_the_large_model_counts_as_dear() -> None:
         ("verification-pomdp:probability,bins=5000", InputError, "histories"),
         ("oracel", UnknownName, "policy"),
         ("knn:neighbours=3", ConfigError, "no setting"),
+        ("knn:k=many", ConfigError, "got k = 'many': expected `int`"),
+        ("knn:k=0", ConfigError, "got k = 0: expected `int` >= 1"),
+        (
+            "linear:strengths=[]",
+            ConfigError,
+            r"got strengths = \[\]: expected `array` of length >= 1",
+        ),
+        ("forest:leaf=[5,0]", InputError, "NAME=VALUE"),
+        ("hybrid:labels=x", ConfigError, "expected one of deterministic, soft, transformed"),
+        ("cascade:probability,max_stages=0", ConfigError, "max_stages = 0: expected `int` >= 1"),
+        ("cascade:probability,answer=first", ConfigError, "expected one of last, all"),
+        ("cascade:probability,max_stage=2", ConfigError, "has no setting max_stage"),
+        ("cascade:probability,confidence=3", ConfigError, "expected `str`"),
+        (
+            "cascade-routing:probability,family=many",
+            ConfigError,
+            "expected one of any, one, prefix",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_says_why(name: str, error: type[Exception], words: str) -> None:

@@ -178,3 +178,17 @@ def test_costs_that_are_missing_on_purpose_mislead_nobody(dials: Dials) -> None:
     ):
         for name in ("quality", "cost", "strong_share"):
             assert one.measures[name].value == pytest.approx(other.measures[name].value), name
+
+
+def test_what_has_no_range_or_gap_is_left_out(recwarn: pytest.WarningsRecorder) -> None:
+    """Models that cost the same have no AIQ, models that are as good no gap to recover."""
+    whole = topics(100)
+    same = dataclasses.replace(whole, cost=np.ones_like(whole.cost))
+    (score,) = replay(same, ["logistic"], seeds=1, samples=10)
+    assert {"quality", "cost", "apgr"} <= set(score.measures)
+    assert "aiq" not in score.measures
+    equal = dataclasses.replace(whole, quality=whole.quality[:, [1, 1]])
+    (score,) = replay(equal, ["logistic"], seeds=1, samples=10)
+    assert {"quality", "cost", "aiq"} <= set(score.measures)
+    assert not {"apgr", "cpt50", "cpt80"} & set(score.measures)
+    assert not recwarn

@@ -26,6 +26,7 @@ from pilotfish.infer.judges.fitted import FittedJudge, fit_answers, texts_of
 from pilotfish.infer.judges.judge import Bools, only, seen
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.fitted import Arrays
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.infer.predictors.trees import Trees
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
@@ -67,7 +68,7 @@ class LearnedScorer(FittedJudge):
         encoder: Encoder | None = None,
         pattern: str = "",
         together: bool = True,
-        strength: float = STRENGTH,
+        strength: Positive = STRENGTH,
         trees: int = TREES,
         seed: int = 0,
     ) -> Self:

@@ -21,6 +21,7 @@ from pilotfish.infer.judges.answer_features import AnswerFeatures, QuestionFeatu
 from pilotfish.infer.judges.fitted import FittedJudge, fit_answers, texts_of
 from pilotfish.infer.judges.judge import Bools, only, seen
 from pilotfish.infer.outcomes import Floats, Outcomes
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
 from pilotfish.records import Completion, Request
@@ -63,7 +64,7 @@ class PairwiseRanker(FittedJudge):
         encoder: Encoder | None = None,
         pattern: str = "",
         aggregate: Literal["max_logits", "max_wins", "bubble"] = "max_logits",
-        strength: float = STRENGTH,
+        strength: Positive = STRENGTH,
         seed: int = 0,
     ) -> Self:
         """Learn from pairs of answers of different quality.

@@ -84,7 +84,7 @@ class Agreement(Fitted):
         ]:
             raise InputError(
                 f"No answer was recorded of {', '.join(silent)}.",
-                remedy="Leave these models out: outcomes.select([...])",
+                remedy="Leave these models out: --models, in Python outcomes.select([...])",
             )
         if not (there.sum(axis=1) > 1).any():
             raise InputError(

@@ -21,6 +21,7 @@ from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.preferences import bradley_terry, win_rate, wins
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
@@ -44,7 +45,7 @@ class BradleyTerry(Fitted):
 
     @classmethod
     def fit(
-        cls, outcomes: Outcomes, encoder: Encoder | None, seed: int, *, base: float = 10.0
+        cls, outcomes: Outcomes, encoder: Encoder | None, seed: int, *, base: Positive = 10.0
     ) -> Self:
         """Keep the comparisons.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.bilinear import Bilinear
 from pilotfish.infer.predictors.logistic import softmax
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative, Positive
 from pilotfish.models.protocols import Encoder
 
 
@@ -33,10 +34,10 @@ class Contrastive(Bilinear):
         encoder: Encoder | None,
         seed: int,
         *,
-        rank: int = 32,
-        epochs: int = 30,
-        rate: float = 3e-3,
-        decay: float = 0.1,
+        rank: AtLeastOne = 32,
+        epochs: AtLeastOne = 30,
+        rate: Positive = 3e-3,
+        decay: NotNegative = 0.1,
     ) -> Self:
         """Learn from outcomes.
 

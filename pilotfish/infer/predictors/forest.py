@@ -19,6 +19,7 @@ from pilotfish.infer.predictors.cues import question_cues
 from pilotfish.infer.predictors.features import STATISTICS_SCALE, Features
 from pilotfish.infer.predictors.fitted import Arrays, Fitted
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import AtLeastOne
 from pilotfish.infer.predictors.trees import Trees
 from pilotfish.models.protocols import Encoder
 
@@ -47,9 +48,9 @@ class Forest(Fitted):
         encoder: Encoder | None,
         seed: int,
         *,
-        trees: int = 200,
-        leaf: int | Sequence[int] = 5,
-        directions: int = 40,
+        trees: AtLeastOne = 200,
+        leaf: AtLeastOne | Sequence[AtLeastOne] = 5,
+        directions: AtLeastOne = 40,
         bootstrap: bool = False,
         cues: bool = True,
     ) -> Self:

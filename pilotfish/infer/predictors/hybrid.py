@@ -25,6 +25,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.logistic import STRENGTH, fit_logistic_map, sigmoid
 from pilotfish.infer.predictors.mapped import Mapped
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.models.protocols import Encoder
 
 Labels = Literal["deterministic", "soft", "transformed"]
@@ -52,7 +53,7 @@ class Hybrid(Mapped):
         *,
         labels: Labels = "transformed",
         reference: str = "",
-        strength: float = STRENGTH,
+        strength: Positive = STRENGTH,
     ) -> Self:
         """Learn from outcomes.
 

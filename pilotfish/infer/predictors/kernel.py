@@ -21,6 +21,7 @@ from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.linear import some_of
 from pilotfish.infer.predictors.predictor import Prediction
 from pilotfish.infer.predictors.ridge import STRENGTHS, gram_matrix, solve_ridge
+from pilotfish.infer.predictors.settings import Positives
 from pilotfish.models.protocols import Encoder
 
 BATCH = 1024
@@ -58,7 +59,7 @@ class Kernel(Fitted):
         encoder: Encoder | None,
         seed: int,
         *,
-        strengths: Sequence[float] = STRENGTHS,
+        strengths: Positives = STRENGTHS,
         ngrams: bool = True,
     ) -> Self:
         """Learn from outcomes.

@@ -19,6 +19,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.fitted import Fitted, unit_rows
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
@@ -59,8 +60,8 @@ class Neighbours(Fitted):
         encoder: Encoder | None,
         seed: int,
         *,
-        k: int = 40,
-        prior: float = 5.0,
+        k: AtLeastOne = 40,
+        prior: NotNegative = 5.0,
     ) -> Self:
         """Keep the outcomes.
 

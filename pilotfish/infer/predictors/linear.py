@@ -18,6 +18,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import Features, LinearMap
 from pilotfish.infer.predictors.mapped import FittedMap, Mapped
 from pilotfish.infer.predictors.ridge import MAX_ROWS, STRENGTHS, gram_matrix, solve_ridge
+from pilotfish.infer.predictors.settings import Positives
 from pilotfish.models.protocols import Encoder
 
 
@@ -32,7 +33,7 @@ class Linear(Mapped):
         encoder: Encoder | None,
         seed: int,
         *,
-        strengths: Sequence[float] = STRENGTHS,
+        strengths: Positives = STRENGTHS,
         ngrams: bool = True,
         statistics: bool = True,
     ) -> Self:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import Features, LinearMap
 from pilotfish.infer.predictors.mapped import FittedMap, Mapped
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.models.logistic import fit_logistic
 from pilotfish.models.protocols import Encoder
 
@@ -35,7 +36,7 @@ class Logistic(Mapped):
         encoder: Encoder | None,
         seed: int,
         *,
-        strength: float = STRENGTH,
+        strength: Positive = STRENGTH,
         ngrams: bool = True,
         statistics: bool = True,
     ) -> Self:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.bilinear import Bilinear
 from pilotfish.infer.predictors.preferences import win_rate, wins
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative, Positive
 from pilotfish.models.protocols import Encoder
 
 
@@ -34,10 +35,10 @@ class MatrixFactorization(Bilinear):
         encoder: Encoder | None,
         seed: int,
         *,
-        rank: int = 32,
-        epochs: int = 40,
-        rate: float = 3e-3,
-        decay: float = 0.1,
+        rank: AtLeastOne = 32,
+        epochs: AtLeastOne = 40,
+        rate: Positive = 3e-3,
+        decay: NotNegative = 0.1,
     ) -> Self:
         """Learn from outcomes.
 

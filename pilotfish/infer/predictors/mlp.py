@@ -20,6 +20,7 @@ from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.logistic import softmax
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative
 from pilotfish.infer.predictors.svm import best_model
 from pilotfish.models.protocols import Encoder
 
@@ -52,9 +53,9 @@ class Perceptron(Fitted):
         seed: int,
         *,
         target: Literal["best", "quality"] = "best",
-        hidden: int = 64,
-        decay: float = 1e-2,
-        epochs: int = 30,
+        hidden: AtLeastOne = 64,
+        decay: NotNegative = 1e-2,
+        epochs: AtLeastOne = 30,
     ) -> Self:
         """Learn from outcomes.
 

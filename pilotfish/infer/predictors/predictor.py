@@ -8,7 +8,6 @@ not sum to 1, so that whatever takes a classifier can route by it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -16,10 +15,11 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotfish.errors import ArtifactError, ConfigError, InputError
+from pilotfish.errors import ArtifactError, InputError
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
 from pilotfish.infer.predictors.fitted import Arrays, State
+from pilotfish.infer.predictors.settings import check_settings, keywords_of
 from pilotfish.models.protocols import Encoder
 
 FORMAT = 1
@@ -204,16 +204,11 @@ def fit_predictor(
 
     Raises:
         UnknownName: No predictor has that name.
-        ConfigError: It has no such setting.
+        ConfigError: It has no such setting, or one cannot have that value.
         InputError: The outcomes do not hold what it learns from.
     """
     method: Any = PREDICTORS.load(name)
-    known = list(inspect.signature(method.fit).parameters)[3:]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ConfigError(
-            f"The predictor {name!r} has no setting {', '.join(unknown)}.",
-            remedy=f"Its settings: {', '.join(known) or 'none'}",
-        )
+    check_settings(f"The predictor {name!r}", keywords_of(method.fit), settings)
     if len(outcomes) < 2:
         raise InputError(f"Got {len(outcomes)} outcomes, but a predictor learns from 2 at least.")
     if method.needs == "quality":
@@ -225,7 +220,7 @@ def fit_predictor(
         if missing:
             raise InputError(
                 f"No quality was recorded of {', '.join(missing)}.",
-                remedy="Leave these models out: outcomes.select([...])",
+                remedy="Leave these models out: --models, in Python outcomes.select([...])",
             )
     if method.needs == "answers" and outcomes.answers is None:
         raise InputError(

@@ -22,6 +22,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.logistic import STRENGTH, fit_logistic_map, softmax
 from pilotfish.infer.predictors.mapped import Mapped
+from pilotfish.infer.predictors.settings import AtLeastOne, Positive, Share
 from pilotfish.models.protocols import Encoder
 
 
@@ -36,10 +37,10 @@ class RewardDistilled(Mapped):
         encoder: Encoder | None,
         seed: int,
         *,
-        temperature: float = 1.0,
-        smoothing: float = 0.3,
-        clusters: int = 20,
-        strength: float = STRENGTH,
+        temperature: Positive = 1.0,
+        smoothing: Share = 0.3,
+        clusters: AtLeastOne = 20,
+        strength: Positive = STRENGTH,
     ) -> Self:
         """Learn from outcomes.
 

@@ -27,6 +27,7 @@ from pilotfish.errors import ConfigError, RequestRefused
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative
 from pilotfish.models.held import common_prefix
 from pilotfish.models.protocols import Encoder, TokenModel
 from pilotfish.models.scoring import token_model as load_token_model
@@ -107,8 +108,8 @@ class SelfKnowledge:
         token_model: TokenModel | None = None,
         spec: str = "",
         local: str = "",
-        window: int = 4,
-        locality: float = 1.0,
+        window: AtLeastOne = 4,
+        locality: NotNegative = 1.0,
         form: Form | Literal[""] = "",
     ) -> Self:
         """Read the local model's confidence in each question, and what became of it.

@@ -21,6 +21,7 @@ from pilotfish.infer.predictors import PREDICTORS
 from pilotfish.infer.predictors.features import Shared
 from pilotfish.infer.predictors.fitted import Arrays, State
 from pilotfish.infer.predictors.predictor import Method, Prediction, QualityPredictor
+from pilotfish.infer.predictors.settings import Share
 from pilotfish.models.protocols import Encoder
 
 Part = str | tuple[str, Mapping[str, Any]]
@@ -71,7 +72,7 @@ class Stacked:
         *,
         parts: Sequence[Part] = PARTS,
         folds: int = FOLDS,
-        shrinkage: float = SHRINKAGE,
+        shrinkage: Share = SHRINKAGE,
     ) -> Self:
         """Fit every part, and again on parts of the outcomes where it does not bring ``left_out``.
 

@@ -19,6 +19,7 @@ from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.fitted import Fitted
 from pilotfish.infer.predictors.kernel import gaussian_kernel
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import Positive
 from pilotfish.models.protocols import Encoder
 
 BATCH = 512
@@ -51,7 +52,7 @@ class SupportVectors(Fitted):
         encoder: Encoder | None,
         seed: int,
         *,
-        strength: float = 1.0,
+        strength: Positive = 1.0,
     ) -> Self:
         """Learn from outcomes.
 

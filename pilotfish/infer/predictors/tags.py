@@ -23,6 +23,7 @@ from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors.features import embed
 from pilotfish.infer.predictors.fitted import Arrays, Fitted, State
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import AtLeastOne, NotNegative, Share
 from pilotfish.infer.predictors.tagging import (
     ModelTagger,
     Source,
@@ -81,9 +82,9 @@ class Tags(Fitted):
         source: Source = "words+clusters",
         tagger: Model | None = None,
         spec: str = "",
-        min_count: int = 5,
-        max_share: float = 0.2,
-        prior: float = 10.0,
+        min_count: AtLeastOne = 5,
+        max_share: Share = 0.2,
+        prior: NotNegative = 10.0,
     ) -> Self:
         """Fill the table.
 

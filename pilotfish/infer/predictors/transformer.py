@@ -24,6 +24,7 @@ from pilotfish.infer.predictors.coverage import Coverage
 from pilotfish.infer.predictors.fitted import Arrays, Fitted, State
 from pilotfish.infer.predictors.logistic import sigmoid
 from pilotfish.infer.predictors.predictor import Prediction
+from pilotfish.infer.predictors.settings import NotNegative
 from pilotfish.models import LEARNERS
 from pilotfish.models.protocols import Encoder
 
@@ -83,7 +84,7 @@ class Transformer(Fitted):
         seed: int,
         *,
         base: str = "all-MiniLM-L6-v2",
-        epochs: float = 3.0,
+        epochs: NotNegative = 3.0,
     ) -> Self:
         """Fine-tune on the outcomes.
 
