@@ -33,7 +33,7 @@ from pilotfish.cli.outcomes import (
     is_store,
     recorded_in,
 )
-from pilotfish.errors import InputError
+from pilotfish.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from pilotfish.infer.outcomes import Outcomes
@@ -120,6 +120,7 @@ def fit(
     source = {"outcomes": _shown(outcomes), "fitted_on": len(learn), "tuned_on": len(choose)}
     made.save(out, learned_from=source)
     _say(made, out, as_json)
+    _say_unservable(made)
 
 
 @route.command()
@@ -157,6 +158,18 @@ def tune(
     source = {**card.learned_from, "tuned_on": len(choose), "tuned_with": _shown(outcomes)}
     tuned.save(artifact, name=card.name, learned_from=source)
     _say(tuned, artifact, as_json)
+
+
+def _say_unservable(made: Routing) -> None:
+    """Tell now what ``serve`` would tell later: nobody knows how to score new answers."""
+    from pilotfish.infer.stored_judges import ASKING, RecordedJudge
+
+    judge = made.family.judge
+    if isinstance(judge, RecordedJudge) and judge.name not in ASKING:
+        try:
+            judge.live(None)
+        except ConfigError as error:
+            typer.echo(f"It can be replayed and tuned, but not served. {error}", err=True)
 
 
 def _shown(source: str) -> str:

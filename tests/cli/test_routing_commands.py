@@ -209,6 +209,16 @@ def test_a_policy_is_fitted_and_tuned(file: Path, tmp_path: Path) -> None:
     assert card["quality"]["strong_share"]["low"] <= 0.2
 
 
+def test_a_score_that_nobody_can_make_is_told_when_it_is_fitted(file: Path, tmp_path: Path) -> None:
+    fit = ["route", "fit", str(file), "--out", str(tmp_path / "r"), "--policy"]
+    done = CliRunner().invoke(app, [*fit, "cascade:probability"])
+    assert done.exit_code == 0
+    assert "not served. Nobody knows how to make the signal 'probability'" in done.stderr
+    assert "cascade:probability,confidence=" in done.stderr
+    done = CliRunner().invoke(app, [*fit, "cascade:probability,confidence=mean_probability"])
+    assert done.stderr == ""
+
+
 def test_a_promise_is_certified_and_said(tmp_path: Path) -> None:
     write_outcomes(topics(1500), tmp_path / "o.parquet")
     write_outcomes(topics(900, seed=7), tmp_path / "newer.parquet")
