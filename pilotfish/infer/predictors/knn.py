@@ -89,12 +89,13 @@ class Neighbours(Fitted):
         """``own``: the rows are the recorded ones, and none is its own neighbour."""
         mean = np.empty((len(asked), len(self.models)), np.float32)
         std = np.empty_like(mean)
+        k = min(self.k, len(self.rows) - own)
         for start in range(0, len(asked), BATCH):
             part = slice(start, start + BATCH)
             alike = asked[part] @ self.rows.T
             if own:
                 alike[np.arange(len(alike)), np.arange(start, start + len(alike))] = -2
-            near = np.argpartition(-alike, self.k - 1, axis=1)[:, : self.k]
+            near = np.argpartition(-alike, k - 1, axis=1)[:, :k]
             count = self._known[near].sum(axis=1) + self.prior
             safe = np.maximum(count, 1e-9)
             value = (self._values[near].sum(axis=1) + self.prior * self._mean) / safe

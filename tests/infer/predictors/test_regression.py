@@ -41,6 +41,9 @@ def test_a_neighbour_is_left_out_of_its_own_prediction() -> None:
         best = others[np.argsort(-alike)[:3]]
         assert kept is not None
         assert kept[i] == pytest.approx(data.quality[best].mean(axis=0))
+    every = Neighbours.fit(data, Plane(), 0, k=99, prior=0).left_out
+    assert every is not None
+    assert every[4] == pytest.approx(np.delete(data.quality, 4, axis=0).mean(axis=0))
 
 
 def test_ridge_leaves_out_as_a_second_fit_would() -> None:
