@@ -4,12 +4,17 @@ A step reads the newest certain token and the guesses after it, a chain or a tre
 goes along them, its rows are there already; where it leaves them, what was read for nothing is forgotten
 and the next step begins. What was proposed for a place is handed to the sampler, which keeps the
 target's own distribution.
+
+Whether a guess is read depends on how likely it is, so on the token itself. What was drawn is therefore
+proposed in its place whether it was read or not, and what was drawn to follow it stays drawn: were only
+the likely ones proposed, they would come too often.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +66,7 @@ class Guessing(HeldSource):
         whole.draft.extend(token)
         hit = self._compare(token)
         if hit not in self._place:
-            return self._step(token, check)
+            return self._step(token, self._drawn_after(hit), check)
         whole.figures.accepted += 1
         self._path.append(hit)
         self.proposal = self._proposal(hit)
@@ -78,19 +83,29 @@ class Guessing(HeldSource):
         return -1
 
     def _proposal(self, at: int) -> Proposal | None:
-        """What was guessed to follow a node, and was read."""
+        """What was guessed to follow a node: what was read, and all that was drawn."""
         proposal = None
         for i in reversed(range(len(self._nodes))):
             node = self._nodes[i]
-            if node.parent == at and i in self._place:
+            if node.parent == at and (i in self._place or node.probabilities is not None):
                 proposal = Proposal(node.token, node.probabilities, proposal)
         return proposal
 
-    def _step(self, token: int, check: Check) -> Floats:
+    def _drawn_after(self, hit: int) -> list[Node]:
+        """What was drawn to follow a guess that holds but was not read."""
+        places = {hit: -1}
+        found: list[Node] = []
+        for i, node in enumerate(self._nodes if hit >= 0 else ()):
+            if node.parent in places and node.probabilities is not None:
+                places[i] = len(found)
+                found.append(replace(node, parent=places[node.parent]))
+        return found
+
+    def _step(self, token: int, drawn: list[Node], check: Check) -> Floats:
         whole, session = self._whole, self._held.session
         began = time.perf_counter()
         self._settle()
-        self._nodes, chosen = self._guess(check)
+        self._nodes, chosen = self._guess(drawn, check)
         drafted = time.perf_counter()
         read = [self._nodes[i] for i in chosen]
         places = {node: 1 + at for at, node in enumerate(chosen)}
@@ -129,17 +144,19 @@ class Guessing(HeldSource):
     def _drafted(self) -> bool:
         return bool(self._place) or bool(self._nodes and self._whole.draft.cost(1))
 
-    def _guess(self, check: Check) -> tuple[list[Node], Sequence[int]]:
-        """What the draft proposes, and which of it is to be read."""
+    def _guess(self, drawn: list[Node], check: Check) -> tuple[list[Node], Sequence[int]]:
+        """What the draft proposes, or has drawn before, and which of it is to be read."""
         whole, draft, length = self._whole, self._whole.draft, self._whole.length
         left = self._limit - self._written
         most = min(length.longest, self._held.session.room - 1, left - 1)
         if most <= 0:
-            return [], []
+            return drawn, []
         branches = self._branches
         if not draft.cost(1):
-            nodes = draft.propose(most, branches, lambda nodes: True, check)
+            nodes = drawn or draft.propose(most, branches, lambda nodes: True, check)
             return nodes, length.best(nodes, most) if length.may() else []
+        if drawn:
+            return drawn, length.best(drawn, most, sunk=True)
         catch_up = max(0.0, draft.cost(draft.behind) - draft.cost(1))
         if not length.begins(catch_up, min(left, whole.typical)):
             return [], []
