@@ -223,8 +223,8 @@ def test_a_promise_is_certified_and_said(tmp_path: Path) -> None:
     write_outcomes(topics(1500), tmp_path / "o.parquet")
     write_outcomes(topics(900, seed=7), tmp_path / "newer.parquet")
     whole = topics(900)
-    said = np.where(whole.quality == 1, "right", "wrong").astype(object)
-    write_outcomes(dataclasses.replace(whole, answers=said), tmp_path / "said.parquet")
+    words = np.where(whole.quality == 1, "right", "wrong").astype(object)
+    write_outcomes(dataclasses.replace(whole, answers=words), tmp_path / "said.parquet")
     options = ["--policy", "cascade:probability,confidence=top_probability"]
     options += ["--out", str(tmp_path / "p"), "--agree", "0.85"]
     made = json.loads(call("route", "fit", tmp_path / "o.parquet", *options, "--json"))
