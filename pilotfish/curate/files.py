@@ -38,6 +38,12 @@ SUFFIXES = {
 PACKED = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+REMOTE_ERRORS = {  # of HTTP, S3, Google Cloud and Azure: a server that fails, no credentials
+    "aiohttp": "ClientError",
+    "botocore.exceptions": "BotoCoreError",
+    "google.auth.exceptions": "GoogleAuthError",
+    "azure.core.exceptions": "AzureError",
+}
 PIECE_BYTES = 64 << 20  # about a minute of the rule filters on one core: what a kill can cost
 MAX_PIECES = 1 << 23  # the row number has 24 bits for the piece
 
@@ -228,15 +234,15 @@ def opening(url: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise InputError(f"No file at {url!r}.") from None
-    except read_errors() as error:
+    except file_errors() as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"Cannot read {url!r}: {reason}.") from error
 
 
-def read_errors() -> tuple[type[BaseException], ...]:
-    """What reading raises: ``OSError``, and what fsspec's web file system has beside it."""
-    aiohttp = sys.modules.get("aiohttp")
-    return (OSError,) if aiohttp is None else (OSError, aiohttp.ClientError)
+def file_errors() -> tuple[type[BaseException], ...]:
+    """What reading and writing raise: ``OSError``, and what libraries behind fsspec have beside it."""
+    used = [(sys.modules.get(module), name) for module, name in REMOTE_ERRORS.items()]
+    return OSError, *(getattr(module, name) for module, name in used if module is not None)
 
 
 def is_damage(error: BaseException) -> bool:

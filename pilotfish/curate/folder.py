@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pilotfish.curate.files import filesystem, without_scheme
+from pilotfish.curate.files import file_errors, filesystem, without_scheme
 from pilotfish.errors import InputError
 
 TEMPORARY = ".writing-"
@@ -116,8 +116,8 @@ def writing(path: str) -> Iterator[None]:
     """Turn what writing a file raises into :class:`InputError`."""
     try:
         yield
-    except OSError as error:
+    except file_errors() as error:
         raise InputError(
-            f"Cannot write {path!r}: {error.strerror or error}.",
+            f"Cannot write {path!r}: {getattr(error, 'strerror', None) or error}.",
             remedy="What was finished is kept: mend it and run the same command again.",
         ) from error

@@ -21,11 +21,11 @@ from pilotfish.curate.files import (
     InputFile,
     Piece,
     Segment,
+    file_errors,
     is_damage,
     open_binary,
     opening,
     plan,
-    read_errors,
 )
 from pilotfish.curate.json_lines import JsonLines
 from pilotfish.curate.plain_text import parse_document, parse_lines
@@ -138,7 +138,7 @@ def _parsed(segment: Segment, handle: BinaryIO, options: ReadOptions) -> Iterato
         yield from _FORMATS[file.format](segment, handle, options)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError) as error:
         yield _damaged(file, str(error), options)
-    except read_errors() as error:
+    except file_errors() as error:
         if not is_damage(error):
             with opening(file.url):
                 raise

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -215,6 +216,39 @@ def test_files_in_an_archive_and_urls_of_ones_own_files(tmp_path: Path) -> None:
     (tmp_path / "in/a.jsonl").write_bytes(as_lines(documents(10)))
     with pytest.raises(ConfigError, match="lies in the output folder"):
         Pipeline([Length()]).run(tmp_path / "in/a.jsonl", f"file://{tmp_path}/in")
+
+
+def test_what_a_cloud_librarys_own_errors_say_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of S3 without credentials: no OSError, and no library of it here."""
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class NoCredentials(Exception):
+        pass
+
+    class Cloud(MemoryFileSystem):
+        protocol = "cloud"
+
+        def info(self, path: str, **options: Any) -> dict[str, Any]:
+            raise NoCredentials("Unable to locate credentials")
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            self.info(path)
+
+        def exists(self, path: str, **options: Any) -> bool:
+            return False
+
+    module = types.ModuleType("botocore.exceptions")
+    module.BotoCoreError = NoCredentials  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", module)
+    fsspec.register_implementation("cloud", Cloud)
+    with pytest.raises(InputError, match=r"Cannot read 'cloud://a\.jsonl': Unable to locate"):
+        Pipeline([Length()]).run("cloud://a.jsonl", tmp_path / "out")
+    (tmp_path / "a.jsonl").write_bytes(as_lines(documents(3)))
+    with pytest.raises(InputError, match=r"Cannot write 'cloud://out': Unable to locate"):
+        Pipeline([Length()]).run(tmp_path / "a.jsonl", "cloud://out")
 
 
 class _Ranges(http.server.BaseHTTPRequestHandler):
