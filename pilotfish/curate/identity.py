@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -19,12 +22,16 @@ LAYOUT = 3  # of the work folder and the numbering of rows; a new one resumes no
 def describe(value: Any) -> Any:
     """What decides how a step behaves, as JSON values: its class and all it holds.
 
-    Arrays and bytes count by their hash, patterns by their text, functions by their name.
+    Arrays and bytes count by their hash, patterns by their text, functions by their name, and what has no
+    attributes (dates, paths, decimals) as it is pickled.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray):
-        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        held = np.ascontiguousarray(value)
+        return [str(held.dtype), held.shape, hashlib.sha256(held.tobytes()).hexdigest()]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, Mapping):
@@ -44,6 +51,9 @@ def describe(value: Any) -> Any:
         names = [field.name for field in fields(value)]
     else:
         names = sorted(getattr(value, "__dict__", {}))
+    if not names:
+        with contextlib.suppress(pickle.PicklingError, TypeError, AttributeError):
+            return {"kind": kind, "pickled": hashlib.sha256(pickle.dumps(value, 4)).hexdigest()}
     return {"kind": kind, **{name: describe(getattr(value, name)) for name in names}}
 
 
