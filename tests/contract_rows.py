@@ -201,6 +201,7 @@ CLASSIFIERS: dict[str, Callable[[Path], Classifier]] = {
 CONFIDENCES = {
     "top_probability": 0.7,
     "margin": 0.5,
+    "singleton": 0.8,
     "sequence_probability": 0.36,
     "mean_probability": 0.6,
     "least_probability": 0.4,

@@ -9,6 +9,7 @@ CONFIDENCES = Registry(
     {
         "top_probability": "pilotfish.infer.confidence:top_probability",
         "margin": "pilotfish.infer.confidence:margin",
+        "singleton": "pilotfish.infer.confidence:singleton",
         "sequence_probability": "pilotfish.infer.confidence:sequence_probability",
         "mean_probability": "pilotfish.infer.confidence:mean_probability",
         "least_probability": "pilotfish.infer.confidence:least_probability",

@@ -33,6 +33,17 @@ def margin(completion: Completion) -> float | None:
     return first - second
 
 
+def singleton(completion: Completion) -> float | None:
+    """Of a closed-label answer: 1 less the second largest label probability.
+
+    From a conformal threshold on, the prediction set is a single label (Su et al. 2025); see
+    :mod:`pilotfish.infer.conformal`.
+    """
+    if not completion.label_probs:
+        return None
+    return 1 - sorted([*completion.label_probs.values(), 0.0, 0.0], reverse=True)[1]
+
+
 def sequence_probability(completion: Completion) -> float | None:
     """The probability of the whole answer: the product over its tokens."""
     logs = _token_logs(completion)
