@@ -34,20 +34,23 @@ class JsonLines:
         longest: Most bytes of a line.
 
     Raises:
-        ConfigError: A type that no JSON value has.
+        ConfigError: A type that no JSON value has, or another one than that of a text for the text.
     """
 
     def __init__(self, text: str, reads: Mapping[str, pa.DataType], longest: int) -> None:
         self._text = text
-        self._reads = dict(reads)
+        self._reads = {name: kind for name, kind in reads.items() if name != text}
+        self._again = reads.get(text)  # a step may read the text by its own name, too
+        if self._again is not None and _python_type(text, self._again) is not str:
+            raise ConfigError(f"A step reads {text!r} as {self._again}, but it holds the text.")
         self._longest = longest
         fields: list[Any] = [("text", str)]
         fields += [
             (f"f{i}", _python_type(name, kind) | None, None)
-            for i, (name, kind) in enumerate(reads.items())
+            for i, (name, kind) in enumerate(self._reads.items())
         ]
-        names = {"text": text} | {f"f{i}": name for i, name in enumerate(reads)}
-        self._attributes = [f"f{i}" for i in range(len(reads))]
+        names = {"text": text} | {f"f{i}": name for i, name in enumerate(self._reads)}
+        self._attributes = [f"f{i}" for i in range(len(self._reads))]
         document = msgspec.defstruct("Document", fields, rename=names, gc=False)
         self._decoder: Any = msgspec.json.Decoder(document)
 
@@ -75,6 +78,8 @@ class JsonLines:
         columns = {TEXT: strings([d.text for d in documents]).cast(pa.string())}
         for attribute, (name, kind) in zip(self._attributes, self._reads.items(), strict=True):
             columns[name] = pa.array([getattr(d, attribute) for d in documents], kind)
+        if self._again is not None:
+            columns[self._text] = columns[TEXT].cast(self._again)
         return columns | {SOURCE: source}
 
     def _one_by_one(self, data: bytes, starts: Any, source: pa.Array) -> Parsed:

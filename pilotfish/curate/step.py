@@ -214,6 +214,11 @@ def read_columns(steps: Iterable[Step | FittedStep]) -> dict[str, pa.DataType]:
                     f"The step {step.name!r} reads {column!r} as {written!r}, which is no Arrow type."
                 ) from None
             if column == TEXT:
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    raise ConfigError(
+                        f"The step {step.name!r} reads the text as {written}, but expected the name of "
+                        "another column."
+                    )
                 continue
             if found.setdefault(column, kind) != kind:
                 raise ConfigError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import pilotfish as pf
 from pilotfish.curate import STEPS, Pipeline, Verdict
+from pilotfish.curate.buckets import Buckets
 from pilotfish.curate.dedup.exact import Exact
 from pilotfish.curate.length import Length
+from pilotfish.curate.mods import MoDS
 from pilotfish.errors import ConfigError, InputError, UnknownName
 from tests.curate.corpus import documents
 from tests.curate.runs import STEPPED, by_hand, rows
@@ -116,6 +120,28 @@ def test_a_column_of_the_wrong_type_is_told(tmp_path: Path) -> None:
     step = Exact(keep="highest", column="stars")
     with pytest.raises(InputError, match="reads 'stars' as double; name another column"):
         Pipeline([step]).run(tmp_path / "a.jsonl", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_the_text_may_be_read_by_its_own_name_but_not_as_a_number(
+    tmp_path: Path, name: str
+) -> None:
+    """As a question is, or groups that are whole texts."""
+    data = {"body": ["first", "second"], "stars": [1, 2]}
+    if name == "a.parquet":
+        pq.write_table(pa.table(data), tmp_path / name)
+    elif name == "a.csv":
+        (tmp_path / name).write_text("body,stars\nfirst,1\nsecond,2\n")
+    else:
+        lines = [json.dumps({"body": text, "stars": 1}) for text in data["body"]]
+        (tmp_path / name).write_text("\n".join(lines))
+    by_text = Buckets("stars", quantiles=(0.5,), names=("low", "high"), by="body")
+    result = Pipeline([by_text], text="body").run(tmp_path / name, tmp_path / "out")
+    assert result.rows_kept == 2
+    with pytest.raises((ConfigError, InputError), match="'body' as double"):
+        Pipeline([Buckets("body")], text="body").run(tmp_path / name, tmp_path / "none")
+    with pytest.raises(ConfigError, match="reads the text as double"):
+        Pipeline([MoDS("text", 0.5, 3)])
 
 
 def test_a_column_that_no_row_has_is_told_but_not_one_that_a_step_adds(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class GopherQuality(RuleSet):
         scores: Likewise.
 
     Raises:
-        ConfigError: A threshold is negative, or a stop word is not one word.
+        ConfigError: A threshold is negative, a stop word is not one word, or there are too few of them.
     """
 
     name = "gopher_quality"
@@ -71,6 +71,13 @@ class GopherQuality(RuleSet):
                     f"The step {self.name!r}: got the stop word {word!r}, but expected one word: only "
                     "letters and digits, without spaces or apostrophes."
                 )
+        different = len(set(self.stop_words))
+        if (self.min_stop_words or 0) > different:
+            raise ConfigError(
+                f"The step {self.name!r}: got min_stop_words = {self.min_stop_words}, but only "
+                f"{different} different stop_words, so no text would stay.",
+                remedy="To check none, give min_stop_words = 0.",
+            )
 
     def judge(self, documents: Documents) -> Checks:
         """Measure words, symbols and lines."""

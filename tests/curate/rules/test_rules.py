@@ -204,6 +204,8 @@ def test_bad_words_stand_alone(tmp_path: Path) -> None:
         (GopherRepetition, "max_top_2_gram", float("nan")),
         (GopherQuality, "stop_words", ("don't",)),
         (GopherQuality, "stop_words", ("",)),
+        (GopherQuality, "stop_words", ("the", "the")),
+        (GopherQuality, "min_stop_words", 9),
         (C4, "policy_phrases", ("cookies", " ")),
     ],
 )
