@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from pilotfish.errors import InputError, UnknownName
 from pilotfish.infer import scoreboard as sb
+from pilotfish.infer.judged_chains import judged_chains, scores_alone
 from pilotfish.infer.judges.judge import AnswerJudge
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.policies.beliefs import spread
 from pilotfish.infer.policies.cascade_routing import CascadeRouting
 from pilotfish.infer.policies.chain import Chain
-from pilotfish.infer.policies.chain_search import search_chains
 from pilotfish.infer.policies.policy import Play, Policy, play
 from pilotfish.infer.policies.reservation import Reservation
 from pilotfish.infer.policies.verification_pomdp import VerificationPomdp
@@ -49,7 +49,6 @@ from pilotfish.models.protocols import Encoder
 
 JUDGED = ("cascade", "synergy", "cascade-routing", "reservation", "verification-pomdp")
 PLAIN = ("single", "random")
-MAX_PLANS = 40
 WEIGHTS = 200  # of a router, which costs nothing to replay
 JUDGED_WEIGHTS = 20
 LATENCY_WEIGHTS = 12
@@ -155,7 +154,8 @@ def fit_family(
         alone = tuple(Chain(learn.models, ((j,),), ()) for j in best)
         return dataclasses.replace(basis, settings=alone)
     if kind in JUDGED:
-        return _judged(kind, judge, settings, learn, basis, seed, encoder)
+        timed = latency and learn.latency is not None
+        return _judged(kind, judge, settings, learn, basis, seed, encoder, timed=timed)
     if kind == "random":
         predictor: Any = Lots(learn.models, seed)
     else:
@@ -278,6 +278,8 @@ def _judged(
     basis: Family,
     seed: int,
     encoder: Encoder | None,
+    *,
+    timed: bool,
 ) -> Family:
     own = {name: settings[name] for name in settings if name in _OWN[kind]}
     check_settings(f"The policy {kind!r}", _OWN[kind], own)
@@ -296,11 +298,11 @@ def _judged(
     chosen_on = second if judge in FITTED else complete
     family = dataclasses.replace(basis, judge=used)
     if kind in ("cascade", "synergy"):
-        found = _chains(kind, used, chosen_on, basis.large, own)
-        return dataclasses.replace(family, settings=tuple(found))
+        found = judged_chains(kind, used, chosen_on, basis.large, own, timed=timed)
+        return dataclasses.replace(family, settings=tuple(found), unordered=timed)
     weights = price_weights(basis.cost, JUDGED_WEIGHTS)
     if kind == "verification-pomdp":
-        order, alone = _order(basis), _alone(used, chosen_on)
+        order, alone = _order(basis), scores_alone(used, chosen_on)
         policies: list[Policy] = [
             VerificationPomdp.fit(
                 learn.models,
@@ -317,11 +319,19 @@ def _judged(
     expects = own.pop("predictor", "logistic")
     predictor = fit_predictor(str(expects), first, seed=seed, encoder=encoder)
     # Of questions that neither it nor a fitted judge saw, else the moves look smaller than they are.
-    moves = spread(predictor.predict(second.texts).mean, _alone(used, second))
+    moves = spread(predictor.predict(second.texts).mean, scores_alone(used, second))
     method: Any = CascadeRouting if kind == "cascade-routing" else Reservation
     if own.get("family") == "prefix":
         own["order"] = tuple(int(j) for j in np.argsort(basis.cost, kind="stable"))
-    policies = [method(learn.models, moves, float(weight), **own) for weight in weights]
+    waits: list[dict[str, float]] = [{}]
+    if timed and kind == "reservation":
+        waits = [{"latency_weight": w} for w in price_weights(basis.latency, LATENCY_WEIGHTS)]
+        family = dataclasses.replace(family, unordered=True)
+    policies = [
+        method(learn.models, moves, float(weight), **wait, **own)
+        for wait in waits
+        for weight in weights
+    ]
     return dataclasses.replace(family, settings=tuple(policies), predictor=predictor)
 
 
@@ -345,43 +355,6 @@ def _order(basis: Family) -> tuple[int, ...]:
         if j != basis.large and (not kept or basis.quality[j] > basis.quality[kept[-1]]):
             kept.append(int(j))
     return (*kept[:2], basis.large)
-
-
-def _chains(
-    kind: str, judge: AnswerJudge, rows: Outcomes, large: int, own: Mapping[str, Any]
-) -> list[Policy]:
-    models = rows.models
-    if kind == "synergy":
-        small = tuple(j for j in range(len(models)) if j != large)
-        if not small:
-            raise InputError("Got one model, but small models and a large one are needed.")
-        best = np.nanmax(_after(judge, rows, small)[:, list(small)], axis=1)
-        cuts = np.unique(np.quantile(best, np.linspace(0, 1, MAX_PLANS)))
-        falling = (1.01, *cuts[::-1].tolist())
-        return [Chain(models, (small, (large,)), (cut,)) for cut in falling]
-    plans = search_chains(
-        models,
-        rows.quality,
-        rows.cost,
-        lambda asked: np.nan_to_num(_after(judge, rows, asked)),
-        max_stages=int(own.get("max_stages", 3)),
-        answer=own.get("answer", "last"),
-    )
-    at = np.unique(np.linspace(0, len(plans) - 1, MAX_PLANS).astype(int))
-    return [plans[i].chain for i in at[::-1]]
-
-
-def _alone(judge: AnswerJudge, outcomes: Outcomes) -> Floats:
-    """The score of each answer when nobody else was asked ``[n, m]``."""
-    every = range(len(outcomes.models))
-    return np.stack([_after(judge, outcomes, [j])[:, j] for j in every], axis=1)
-
-
-def _after(judge: AnswerJudge, outcomes: Outcomes, asked: Sequence[int]) -> Floats:
-    """Scores when these models have answered ``[n, m]``."""
-    seen = np.zeros(outcomes.quality.shape, bool)
-    seen[:, list(asked)] = True
-    return judge.score_many(outcomes, seen)
 
 
 def points_of(family: Family, outcomes: Outcomes, *, seed: int = 0) -> sb.Points:

@@ -113,6 +113,36 @@ def test_seconds_can_be_limited() -> None:
     assert measure(family, both, rows, samples=0).value("cost") <= 2.5
 
 
+@pytest.mark.parametrize("kind", ["cascade", "reservation"])
+def test_a_cascade_may_wait_for_a_cheap_model_or_pay_a_fast_one(kind: str) -> None:
+    """A cheap, slow model is a little better than a dear, fast one, which money alone never asks."""
+    rng = np.random.default_rng(0)
+    n = 600
+    right = (rng.random((n, 3)) < [0.5, 0.98, 0.93]).astype(np.float32)
+    score = np.clip(0.2 + 0.6 * right + 0.1 * rng.normal(size=(n, 3)), 0, 1).astype(np.float32)
+    rows = Outcomes(
+        tuple(f"question {i}" for i in range(n)),
+        ("weak", "slow", "fast"),
+        right,
+        np.tile(np.array([1, 2, 20], np.float32), (n, 1)),
+        np.tile(np.array([0.1, 9, 0.2], np.float32), (n, 1)),
+        signals={"score": score},
+    )
+    learn, choose = rows.take(slice(0, 300)), rows.take(slice(300, 600))
+    name = f"{kind}:score,{'max_stages=2' if kind == 'cascade' else 'predictor=average'}"
+    reached = {}
+    for most in (1.0, 20.0):
+        dials = Dials(max_latency=most)
+        family = fit_family(name, learn, large="fast", latency=True)
+        policy = operate(family, choose, dials)
+        done = measure(family, policy, choose, dials, samples=0)
+        assert done.value("latency") <= most
+        reached[most] = done
+    assert reached[1.0].value("quality") > 0.9
+    cheap = operate(fit_family(name, learn, latency=True), choose, Dials(min_quality=0.9))
+    assert measure(family, cheap, choose, samples=0).value("cost") < 4
+
+
 def setting(cost: float, quality: float, share: float = 0.0) -> Setting:
     return Setting(Weighted(NAMES, cost), cost, quality, share)
 
