@@ -167,7 +167,7 @@ def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
     inside = chained + rest if "://" in first else ""  # of an archive, which names its files alone
     if glob.has_magic(path):
         listed = fs.glob(path, detail=True)
-    elif fs.isdir(path):
+    elif _is_folder(fs, path, format):
         listed = {
             name: info
             for name, info in fs.find(path, detail=True).items()
@@ -185,6 +185,17 @@ def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
             size = info.get("size")
             # Some web servers do not say how large a file is; it is read whole, and is not empty.
             yield _file(url, format, 1 if size is None else int(size), str(stamp))
+
+
+def _is_folder(fs: Any, path: str, format: str | None) -> bool:
+    """Whether it is a folder; of a web server not asked of what is called as a file is.
+
+    All that fsspec can do there is to read the whole of it, and look for links.
+    """
+    called_a_file = format or _kind(path)[0]
+    if called_a_file and path.startswith(("http://", "https://")) and not path.endswith("/"):
+        return False
+    return bool(fs.isdir(path))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -232,10 +243,13 @@ def opening(url: str) -> Iterator[None]:
     """Turn what opening or reading a file raises into :class:`InputError`."""
     try:
         yield
-    except FileNotFoundError:
-        raise InputError(f"No file at {url!r}.") from None
     except file_errors() as error:
-        reason = getattr(error, "strerror", None) or error
+        # fsspec's web file system says that there is no file, whatever it was that went wrong.
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        absent = isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) == 404
+        if cause is None or absent:
+            raise InputError(f"No file at {url!r}.") from None
+        reason = getattr(cause, "strerror", None) or cause
         raise InputError(f"Cannot read {url!r}: {reason}.") from error
 
 

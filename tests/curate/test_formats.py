@@ -255,6 +255,7 @@ class _Ranges(http.server.BaseHTTPRequestHandler):
     """Serves bytes as object stores do: with sizes and ranges."""
 
     files: ClassVar[dict[str, bytes]] = {}
+    sent_whole: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -263,6 +264,8 @@ class _Ranges(http.server.BaseHTTPRequestHandler):
         data = self.files.get(self.path)
         if data is None:
             return self.send_error(404)
+        if self.path.startswith("/secret"):
+            return self.send_error(403)
         if self.path.startswith("/broken") and self.command == "GET":
             return self.send_error(503)
         if self.path.startswith(("/whole", "/short")):  # no size, or a wrong one, and no ranges
@@ -273,6 +276,8 @@ class _Ranges(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data if self.command == "GET" else b"")
             return None
+        if self.command == "GET" and "Range" not in self.headers:
+            self.sent_whole.append(self.path)
         first, last = 0, len(data) - 1
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(asked[1]), min(int(asked[2] or last), last)
@@ -302,7 +307,8 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         "/whole.jsonl.gz": gzip.compress(as_lines(wanted[500:600])),
     }
     served = list(_Ranges.files)
-    _Ranges.files |= {"/broken.jsonl": as_lines(wanted), "/short.jsonl": as_lines(wanted)}
+    wrong = {"broken": "503", "short": "not completed", "secret": "403"}
+    _Ranges.files |= {f"/{name}.jsonl": as_lines(wanted) for name in wrong}
     (tmp_path / "p.toml").write_text('[[steps]]\nstep = "length"\nmin_chars = 30\n')
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ranges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -318,19 +324,22 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         )
 
     try:
-        missing, broken, short = map(curate, ("/none.jsonl", "/broken.jsonl", "/short.jsonl"))
+        missing = curate("/none.jsonl")
+        failed = [curate(f"/{name}.jsonl") for name in wrong]
         done = curate(*served)
     finally:
         server.shutdown()
         server.server_close()
     assert missing.returncode == 2
     assert f"No file at '{address}/none.jsonl'" in missing.stderr
-    for failed, word in ((broken, "503"), (short, "not completed")):
-        assert failed.returncode == 2, failed.stderr
-        assert re.search(f"Cannot read '{address}/.*{word}", failed.stderr), failed.stderr
+    failed.append(curate("/a.jsonl"))  # the server is gone
+    for one, word in zip(failed, [*wrong.values(), "connect"], strict=True):
+        assert one.returncode == 2, one.stderr
+        assert re.search(f"Cannot read '{address}/.*{word}", one.stderr), one.stderr
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["rows_read"] == 4100
+    assert not _Ranges.sent_whole, "memory would not be flat"
     assert len(result["shards"]) > 4
     left = [row["id"] for row in wanted if len(row["text"]) >= 30]
     assert [row["id"] for row in rows(tmp_path / "out")][: len(left)] == left
