@@ -333,7 +333,7 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
     assert missing.returncode == 2
     assert f"No file at '{address}/none.jsonl'" in missing.stderr
     failed.append(curate("/a.jsonl"))  # the server is gone
-    for one, word in zip(failed, [*wrong.values(), "connect"], strict=True):
+    for one, word in zip(failed, [*wrong.values(), "Connect"], strict=True):
         assert one.returncode == 2, one.stderr
         assert re.search(f"Cannot read '{address}/.*{word}", one.stderr), one.stderr
     assert done.returncode == 0, done.stderr
