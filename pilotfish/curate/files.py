@@ -45,10 +45,11 @@ REMOTE_ERRORS = {  # of HTTP, S3, Google Cloud and Azure: a server that fails, n
     "azure.core.exceptions": "AzureError",
 }
 PIECE_BYTES = 64 << 20  # about a minute of the rule filters on one core: what a kill can cost
+WEB = ("http://", "https://")
 MAX_PIECES = 1 << 23  # the row number has 24 bits for the piece
 
 
-class InputFile(msgspec.Struct, frozen=True):
+class InputFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file to read.
 
     Attributes:
@@ -57,6 +58,7 @@ class InputFile(msgspec.Struct, frozen=True):
         packed: ``"gzip"``, ``"zstd"`` or ``""``.
         size: Bytes as stored.
         stamp: Changes when the file does: time of change, or what the store says.
+        whole: It can only be read from its beginning: a web server that gives no parts.
     """
 
     url: str
@@ -64,6 +66,7 @@ class InputFile(msgspec.Struct, frozen=True):
     packed: str
     size: int
     stamp: str
+    whole: bool = False
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -184,7 +187,8 @@ def _remote(pattern: str, format: str | None) -> Iterator[InputFile]:
             url = (name if "://" in name else fs.unstrip_protocol(name)) + inside
             size = info.get("size")
             # Some web servers do not say how large a file is; it is read whole, and is not empty.
-            yield _file(url, format, 1 if size is None else int(size), str(stamp))
+            whole = url.startswith(WEB) and not _gives_parts(url)
+            yield _file(url, format, 1 if size is None else int(size), str(stamp), whole)
 
 
 def _is_folder(fs: Any, path: str, format: str | None) -> bool:
@@ -193,9 +197,23 @@ def _is_folder(fs: Any, path: str, format: str | None) -> bool:
     All that fsspec can do there is to read the whole of it, and look for links.
     """
     called_a_file = format or _kind(path)[0]
-    if called_a_file and path.startswith(("http://", "https://")) and not path.endswith("/"):
+    if called_a_file and path.startswith(WEB) and not path.endswith("/"):
         return False
     return bool(fs.isdir(path))
+
+
+def _gives_parts(url: str) -> bool:
+    """Whether a web server sends a range of bytes when it is asked for one; many do not say."""
+    from fsspec.asyn import sync
+
+    fs, path = filesystem(url)
+
+    async def asked() -> bool:
+        session = await fs.set_session()
+        async with session.get(fs.encode_url(path), headers={"Range": "bytes=0-0"}) as answer:
+            return bool(answer.status == 206)  # what else it sends is not read
+
+    return bool(sync(fs.loop, asked))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -228,14 +246,14 @@ def _kind(name: str) -> tuple[str, str]:
     return SUFFIXES.get(suffixes[-1], "") if suffixes else "", packed
 
 
-def _file(url: str, format: str | None, size: int, stamp: str) -> InputFile:
+def _file(url: str, format: str | None, size: int, stamp: str, whole: bool = False) -> InputFile:
     found, packed = _kind(url)
     if not (format or found):
         raise InputError(
             f"The name {url!r} does not say which format the file has.",
             remedy=f"Give --input-format, one of: {', '.join(FORMATS)}",
         )
-    return InputFile(url, format or found, packed, size, stamp)
+    return InputFile(url, format or found, packed, size, stamp, whole)
 
 
 @contextmanager
@@ -264,8 +282,12 @@ def is_damage(error: BaseException) -> bool:
     return type(error) is OSError and error.errno is None  # as unpackers say it
 
 
-def open_binary(url: str) -> BinaryIO:
+def open_binary(url: str, *, whole: bool = False) -> BinaryIO:
     """Open a path or URL for reading bytes.
+
+    Args:
+        url: Of the file.
+        whole: As of :class:`InputFile`.
 
     Raises:
         InputError: It is not there or cannot be read.
@@ -275,8 +297,9 @@ def open_binary(url: str) -> BinaryIO:
         if not _is_url(url):
             return open(url, "rb", buffering=0)
         fs, path = filesystem(url)
-        handle = fs.open(path, "rb", block_size=8 << 20, cache_type="readahead")
-        once = "::" in url or getattr(handle, "size", 0) is None
+        block = {"block_size": 0} if whole else {"block_size": 8 << 20, "cache_type": "readahead"}
+        handle = fs.open(path, "rb", **block)
+        once = whole or "::" in url
         return _held(handle) if once else cast(BinaryIO, handle)
 
 
@@ -326,7 +349,9 @@ def plan(files: Sequence[InputFile], piece_bytes: int = PIECE_BYTES) -> list[Pie
 
 
 def _cut(file: InputFile, piece_bytes: int) -> Iterator[Segment]:
-    if file.size > piece_bytes and file.format == "parquet":
+    if file.whole:
+        yield Segment(file, 0, -1, file.size)
+    elif file.size > piece_bytes and file.format == "parquet":
         yield from _row_groups(file, piece_bytes)
     elif file.size > piece_bytes and file.format in ("jsonl", "text") and _divisible(file):
         for start in range(0, file.size, piece_bytes):

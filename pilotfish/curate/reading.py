@@ -99,7 +99,7 @@ def read_piece(piece: Piece, options: ReadOptions) -> Iterator[Chunk]:
     first = piece.number << ROW_BITS
     read = 0
     for number, segment in enumerate(piece.segments):
-        with closing(open_binary(segment.file.url)) as handle:
+        with closing(open_binary(segment.file.url, whole=segment.file.whole)) as handle:
             for parsed in _parsed(segment, handle, options):
                 rows = np.uint64(first) + parsed.index.astype(np.uint64)
                 columns = {ROW: to_arrow(rows), **parsed.columns}

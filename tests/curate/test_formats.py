@@ -268,8 +268,10 @@ class _Ranges(http.server.BaseHTTPRequestHandler):
             return self.send_error(403)
         if self.path.startswith("/broken") and self.command == "GET":
             return self.send_error(503)
-        if self.path.startswith(("/whole", "/short")):  # no size, or a wrong one, and no ranges
+        if self.path.startswith(("/whole", "/short", "/plain")):  # no ranges; some without a size
             self.send_response(200)
+            if self.path.startswith("/plain"):
+                self.send_header("Content-Length", str(len(data)))
             if self.path.startswith("/short"):
                 self.send_header("Content-Length", str(len(data)))
                 data = data[:1000]
@@ -305,6 +307,8 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         "/b.jsonl.gz": gzip.compress(as_lines(wanted[:500])),
         "/c.parquet": parquet.getvalue(),
         "/whole.jsonl.gz": gzip.compress(as_lines(wanted[500:600])),
+        "/plain.jsonl": as_lines(wanted),
+        "/plain.parquet": parquet.getvalue(),
     }
     served = list(_Ranges.files)
     wrong = {"broken": "503", "short": "not completed", "secret": "403"}
@@ -338,7 +342,7 @@ def test_files_are_read_over_http_by_ranges(tmp_path: Path) -> None:
         assert re.search(f"Cannot read '{address}/.*{word}", one.stderr), one.stderr
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["rows_read"] == 4100
+    assert result["rows_read"] == 7600
     assert not _Ranges.sent_whole, "memory would not be flat"
     assert len(result["shards"]) > 4
     left = [row["id"] for row in wanted if len(row["text"]) >= 30]
