@@ -106,7 +106,13 @@ class Search:
         ]
 
     def _by_finder(self, text: str) -> Iterator[Found]:
-        for start, end, kind in _load(self.finder)(text):
+        found = _load(self.finder)(text)
+        if not isinstance(found, Iterable):
+            raise ConfigError(
+                f"The step {self.step!r}: {self.finder} gave {found!r:.80}, but expected places: "
+                "(start, end, kind) for each."
+            )
+        for start, end, kind in found:
             if not (0 <= start < end <= len(text) and kind.isascii() and kind.isidentifier()):
                 raise ConfigError(
                     f"The step {self.step!r}: {self.finder} found {kind!r} at {start} to {end} "

@@ -183,6 +183,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, key: str) -> No
         PersonalData(finder="nowhere:nothing")
     with pytest.raises(ConfigError, match=r"no such folder.*\n.*mkdir"):
         Pseudonyms(key, str(tmp_path / "none" / "mapping"))
+    with pytest.raises(ConfigError, match="expected places"):
+        PersonalData(finder="builtins:len").apply(batch(["x"]))
     with pytest.raises(ConfigError, match="found 'person' at 0 to 2"):
         PersonalData(finder="tests.curate.test_personal_data:nonsense").apply(batch(["x"]))
     with pytest.raises(ConfigError, match="urandom"):
