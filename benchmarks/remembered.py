@@ -17,7 +17,8 @@ class Remembered:
     def __init__(self, spec: str, cache: Path | None = None) -> None:
         self.spec, self.cache = spec, cache
         # One thread, as everything here; two that wait for each other lose half on a busy machine.
-        self.inner = load_encoder(spec, **({} if spec == "static" else {"threads": 1}))
+        slow = spec != "static" and not spec.startswith("sentence-transformers:")
+        self.inner = load_encoder(spec, **({"threads": 1} if slow else {}))
         self.name, self.dim = self.inner.name, self.inner.dim
         self.known: dict[str, Any] = {}
         if cache is not None and cache.exists():
