@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from curate_pipeline import finished
 
-from pilotfish.curate.dsir import kl_divergence
-from pilotfish.curate.hashed_ngrams import hashed_ngrams
+from pilotfish.curate.selection.dsir import kl_divergence
+from pilotfish.curate.selection.hashed_ngrams import hashed_ngrams
 
 BUCKETS = 10_000
 SEED, KEEP = 5, 1000
@@ -41,7 +41,7 @@ print(json.dumps([seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024]
 OURS = """
 import json, sys, time
 from pilotfish.curate import Pipeline
-from pilotfish.curate.dsir import DSIR
+from pilotfish.curate.selection.dsir import DSIR
 raw, target, out, seed, k = sys.argv[1:]
 start = time.process_time()
 step = DSIR(target, rows=int(k), seed=int(seed), scores=True, tag=True)

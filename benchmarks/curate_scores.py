@@ -26,8 +26,8 @@ from circumstances import load_now, one_thread
 from languages import batch, messages
 from sklearn.metrics import roc_auc_score
 
-from pilotfish.curate.perplexity import Perplexity
-from pilotfish.curate.text_classifier import TextClassifier
+from pilotfish.curate.scores.perplexity import Perplexity
+from pilotfish.curate.scores.text_classifier import TextClassifier
 
 RESULT = Path(__file__).parent / "results" / "curate_scores.json"
 

@@ -44,8 +44,8 @@ import numpy as np
 import pyarrow as pa
 from circumstances import load_now, one_thread
 
-from pilotfish.curate.byte_bayes import load
-from pilotfish.curate.language import Language
+from pilotfish.curate.scores.byte_bayes import load
+from pilotfish.curate.scores.language import Language
 from pilotfish.curate.step import ROW, TEXT
 
 RESULT = Path(__file__).parent / "results" / "languages.json"

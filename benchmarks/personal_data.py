@@ -3,11 +3,12 @@
     pilotfish pull rampart
     python benchmarks/personal_data.py
 
-Texts are generated with known places of what is personal (``tests/curate/personal_letters.py``, by the
-authors of the step, who did not look at these when they wrote the patterns). A value is covered when each
-of its letters and digits lies in something that was found, of whatever kind; what is left is counted too.
-A find is right when it touches something personal. Intervals are exact binomial ones at 95%; values of
-one text are not independent, so they are a little too narrow. Time is that of the processor, one thread.
+Texts are generated with known places of what is personal (``tests/curate/personal/personal_letters.py``,
+by the authors of the step, who did not look at these when they wrote the patterns). A value is covered
+when each of its letters and digits lies in something that was found, of whatever kind; what is left is
+counted too. A find is right when it touches something personal. Intervals are exact binomial ones at 95%;
+values of one text are not independent, so they are a little too narrow. Time is that of the processor,
+one thread.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import pyarrow as pa
 from circumstances import load_now, one_thread
 from scipy.stats import binomtest
 
-from pilotfish.curate.personal_data import PersonalData
-from pilotfish.curate.personal_search import Search
+from pilotfish.curate.personal.data import PersonalData
+from pilotfish.curate.personal.search import Search
 from pilotfish.curate.step import ROW, TEXT
-from tests.curate.personal_letters import letters
+from tests.curate.personal.personal_letters import letters
 
 RESULT = Path(__file__).parent / "results" / "personal_data.json"
 SETTINGS: dict[str, dict[str, Any]] = {

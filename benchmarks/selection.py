@@ -22,7 +22,7 @@ import numpy as np
 from students import task
 from threadpoolctl import threadpool_limits
 
-from pilotfish.curate.select import FIRST, representative, uncertain_and_diverse
+from pilotfish.curate.selection.select import FIRST, representative, uncertain_and_diverse
 from pilotfish.distill import STUDENTS
 from pilotfish.distill.calibrate import to_proba
 from pilotfish.distill.crossfit import fit_scorer, make_lesson

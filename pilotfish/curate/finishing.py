@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from pilotfish.curate.files import Piece
-from pilotfish.curate.folder import Folder, writing
-from pilotfish.curate.reading import FileReject
+from pilotfish.curate.formats.files import Piece
+from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.reading import FileReject
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.tally import PieceTally
 from pilotfish.errors import InputError

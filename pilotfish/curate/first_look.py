@@ -7,10 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from pilotfish.curate.files import InputFile, Piece
-from pilotfish.curate.reading import Chunk, FileReject, ReadOptions, read_piece
+from pilotfish.curate.formats.files import InputFile, Piece
+from pilotfish.curate.formats.reading import Chunk, FileReject, ReadOptions, read_piece
+from pilotfish.curate.formats.writing import FORMATS, PACKINGS, OutputOptions, field_types
 from pilotfish.curate.step import SOURCE
-from pilotfish.curate.writing import FORMATS, PACKINGS, OutputOptions, field_types
 from pilotfish.errors import InputError, UnknownName
 
 OUTPUT = {"jsonl": "jsonl", "text": "jsonl", "documents": "jsonl", "csv": "csv", "tsv": "csv"}

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pilotfish.curate.files import InputFile
+from pilotfish.curate.formats.files import InputFile
 
 LAYOUT = 3  # of the work folder and the numbering of rows; a new one resumes nothing
 
@@ -66,7 +66,7 @@ def fingerprint(files: Sequence[InputFile], settings: Mapping[str, Any]) -> str:
 def shown(step: Any) -> str:
     """A step and its settings, on one line.
 
-    >>> from pilotfish.curate.length import Length
+    >>> from pilotfish.curate.scores.length import Length
     >>> shown(Length(min_chars=20))
     'length: min_chars = 20, tag = False'
     """

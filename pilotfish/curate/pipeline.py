@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pilotfish.curate.files import PIECE_BYTES
-from pilotfish.curate.reading import MAX_ROW_BYTES
+from pilotfish.curate.formats.files import PIECE_BYTES
+from pilotfish.curate.formats.reading import MAX_ROW_BYTES
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.step import TEXT, FittedStep, Step, build_step, read_columns
 from pilotfish.errors import ConfigError, UnknownName

@@ -17,17 +17,17 @@ import msgspec
 
 from pilotfish.curate import finishing, first_look
 from pilotfish.curate.engines import ENGINES
-from pilotfish.curate.files import PIECE_BYTES, Piece, find_files, plan, without_scheme
-from pilotfish.curate.folder import Folder, writing
+from pilotfish.curate.formats.files import PIECE_BYTES, Piece, find_files, plan, without_scheme
+from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.reading import MAX_ROW_BYTES, ReadOptions
+from pilotfish.curate.formats.writing import OutputOptions, is_shard
 from pilotfish.curate.identity import fingerprint, shown
 from pilotfish.curate.memory import system_memory
 from pilotfish.curate.meter import Meter
-from pilotfish.curate.reading import MAX_ROW_BYTES, ReadOptions
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.step import FittedStep, Rehearsing, State, Step
 from pilotfish.curate.tally import PieceTally, total
 from pilotfish.curate.work import Job, read_batches, read_mark
-from pilotfish.curate.writing import OutputOptions, is_shard
 from pilotfish.errors import ConfigError, InputError
 from pilotfish.progress import Progress
 

@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from pilotfish.curate.files import Piece
-from pilotfish.curate.folder import Folder, writing
-from pilotfish.curate.judging import judge
-from pilotfish.curate.reading import FileReject, ReadOptions, read_piece
+from pilotfish.curate.formats.files import Piece
+from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.reading import FileReject, ReadOptions, read_piece
+from pilotfish.curate.formats.writing import OutputOptions, ShardWriter
+from pilotfish.curate.scores.judging import judge
 from pilotfish.curate.step import FittedStep, Step
 from pilotfish.curate.tally import PieceTally, StepTally
-from pilotfish.curate.writing import OutputOptions, ShardWriter
 
 Beat = Callable[[int, int], None]  # bytes and rows since the last call
 
@@ -213,7 +213,7 @@ class _Batches:
             self._writer.write_batch(batch if batch.schema == self._schema else self._cast(batch))
 
     def _cast(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        from pilotfish.curate.writing import fitted
+        from pilotfish.curate.formats.writing import fitted
 
         return fitted(batch, self._schema)
 

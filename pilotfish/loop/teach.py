@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilotfish.curate.select import representative, uncertain_and_diverse
+from pilotfish.curate.selection.select import representative, uncertain_and_diverse
 from pilotfish.infer.certify import Constraint
 from pilotfish.loop.population import Population
 from pilotfish.loop.race import Learnt, try_student

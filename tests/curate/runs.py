@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilotfish.curate.length import Length
 from pilotfish.curate.result import CurateResult
+from pilotfish.curate.scores.length import Length
 from tests.conftest import REPOSITORY
 from tests.curate.corpus import Quality, Unique, Upper
 

@@ -20,7 +20,7 @@ import json, sys
 from pilotfish.curate import Pipeline
 from pilotfish.curate.dedup.exact import Exact
 from pilotfish.curate.dedup.minhash import MinHash
-from pilotfish.curate.length import Length
+from pilotfish.curate.scores.length import Length
 from pilotfish.curate.rules.c4 import C4
 from pilotfish.curate.rules.gopher_quality import GopherQuality
 import pyarrow as pa

@@ -10,8 +10,8 @@ import pytest
 
 from pilotfish.cli.progress import _Lines
 from pilotfish.curate import Pipeline
-from pilotfish.curate.length import Length
 from pilotfish.curate.meter import MEGABYTE
+from pilotfish.curate.scores.length import Length
 from pilotfish.progress import Progress, Stage
 from tests.curate.corpus import Killed, Unique, as_lines, documents
 

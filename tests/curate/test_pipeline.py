@@ -13,7 +13,7 @@ import pytest
 
 from pilotfish.curate import Pipeline
 from pilotfish.curate.dedup.exact import Exact
-from pilotfish.curate.length import Length
+from pilotfish.curate.scores.length import Length
 from pilotfish.errors import InputError, MissingExtra
 from pilotfish.figures import duration
 from tests.curate.corpus import Quality, SlowToFit, Unique, documents

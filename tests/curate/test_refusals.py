@@ -13,10 +13,10 @@ import pytest
 
 import pilotfish as pf
 from pilotfish.curate import STEPS, Pipeline, Verdict
-from pilotfish.curate.buckets import Buckets
 from pilotfish.curate.dedup.exact import Exact
-from pilotfish.curate.length import Length
-from pilotfish.curate.mods import MoDS
+from pilotfish.curate.scores.buckets import Buckets
+from pilotfish.curate.scores.length import Length
+from pilotfish.curate.selection.mods import MoDS
 from pilotfish.errors import ConfigError, InputError, UnknownName
 from tests.curate.corpus import documents
 from tests.curate.runs import STEPPED, by_hand, rows
@@ -196,7 +196,7 @@ def test_an_output_folder_inside_the_input_folder(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_is_told_and_what_is_finished_is_kept(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pilotfish.curate import writing
+    from pilotfish.curate.formats import writing
 
     real = writing.merged
     calls = 0

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pilotfish.curate import Pipeline
-from pilotfish.curate.length import Length
 from pilotfish.curate.report import _grid, funnel, headline, histogram, render_report
 from pilotfish.curate.result import CurateResult
+from pilotfish.curate.scores.length import Length
 from pilotfish.curate.tally import Example, Scores, StepTally, bins
 from tests.browser import chromium, needs_browser
 from tests.curate.corpus import Quality, Unique, as_lines, documents

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pilotfish.curate import Pipeline
-from pilotfish.curate.length import Length
+from pilotfish.curate.scores.length import Length
 from pilotfish.curate.step import Verdict
 from pilotfish.errors import ConfigError, InputError
 from tests.conftest import REPOSITORY

@@ -19,7 +19,7 @@ from tests.curate.corpus import as_lines, documents
 SCRIPT = """
 import json, re, sys, time
 from pilotfish.curate import Pipeline
-from pilotfish.curate.length import Length
+from pilotfish.curate.scores.length import Length
 from tests.curate.corpus import Quality, Unique
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pilotfish.curate import STEPS
-from pilotfish.curate.judging import judge
+from pilotfish.curate.scores.judging import judge
 from pilotfish.curate.step import ROW, TEXT, FittedStep, Step, build_step, read_columns
 from pilotfish.errors import ConfigError, InputError, MissingExtra, MissingModel, UnknownName
 from tests.contract_rows import STEPS as ROWS

@@ -27,8 +27,8 @@ from pilotfish.curate.dedup.drop import SAMPLED, DropDuplicates
 from pilotfish.curate.dedup.keep import KeepRule, keys_of, rows_of
 from pilotfish.curate.rules.arrow import to_arrow
 from pilotfish.curate.sampling import check_seed
+from pilotfish.curate.selection.vectors import embed, vectors_of
 from pilotfish.curate.step import State, Step
-from pilotfish.curate.vectors import embed, vectors_of
 from pilotfish.errors import ConfigError
 
 FARTHEST = "farthest"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pilotfish.curate.judging import judge
+from pilotfish.curate.scores.judging import judge
 from pilotfish.curate.step import ROW, TEXT, FittedStep
 
 WORDS = [
