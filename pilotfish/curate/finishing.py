@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from pilotfish.curate.formats.files import Piece
 from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.formats.reading import FileReject
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.tally import PieceTally

@@ -7,7 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from pilotfish.curate.formats.files import InputFile, Piece
+from pilotfish.curate.formats.files import InputFile
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.formats.reading import Chunk, FileReject, ReadOptions, read_piece
 from pilotfish.curate.formats.writing import FORMATS, PACKINGS, OutputOptions, field_types
 from pilotfish.curate.step import SOURCE

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from pilotfish.curate.formats.files import Piece
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Job
 from pilotfish.progress import Progress

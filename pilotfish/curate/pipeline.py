@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pilotfish.curate.formats.files import PIECE_BYTES
+from pilotfish.curate.formats.pieces import PIECE_BYTES
 from pilotfish.curate.formats.reading import MAX_ROW_BYTES
 from pilotfish.curate.result import CurateResult
 from pilotfish.curate.step import TEXT, FittedStep, Step, build_step, read_columns

@@ -17,8 +17,10 @@ import msgspec
 
 from pilotfish.curate import finishing, first_look
 from pilotfish.curate.engines import ENGINES
-from pilotfish.curate.formats.files import PIECE_BYTES, Piece, find_files, plan, without_scheme
+from pilotfish.curate.formats.files import find_files
 from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.opening import without_scheme
+from pilotfish.curate.formats.pieces import PIECE_BYTES, Piece, plan
 from pilotfish.curate.formats.reading import MAX_ROW_BYTES, ReadOptions
 from pilotfish.curate.formats.writing import OutputOptions, is_shard
 from pilotfish.curate.identity import fingerprint, shown

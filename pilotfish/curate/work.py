@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from pilotfish.curate.formats.files import Piece
 from pilotfish.curate.formats.folder import Folder, writing
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.formats.reading import FileReject, ReadOptions, read_piece
 from pilotfish.curate.formats.writing import OutputOptions, ShardWriter
 from pilotfish.curate.scores.judging import judge

@@ -20,7 +20,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from pilotfish.curate.engines.local import run_local
-from pilotfish.curate.formats.files import Piece
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.memory import use_system_memory
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pilotfish.curate.formats.files import Piece
+from pilotfish.curate.formats.pieces import Piece
 from pilotfish.curate.memory import use_system_memory
 from pilotfish.curate.tally import PieceTally
 from pilotfish.curate.work import Beat, Job, run_piece

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pilotfish.curate.formats.files import file_errors, filesystem, without_scheme
+from pilotfish.curate.formats.opening import file_errors, filesystem, without_scheme
 from pilotfish.errors import InputError
 
 TEMPORARY = ".writing-"

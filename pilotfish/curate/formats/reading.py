@@ -17,17 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from pilotfish.curate.formats.blocks import Block, blocks
-from pilotfish.curate.formats.files import (
-    InputFile,
-    Piece,
-    Segment,
-    file_errors,
-    is_damage,
-    open_binary,
-    opening,
-    plan,
-)
+from pilotfish.curate.formats.files import InputFile
 from pilotfish.curate.formats.json_lines import JsonLines
+from pilotfish.curate.formats.opening import file_errors, is_damage, open_binary, opening
+from pilotfish.curate.formats.pieces import Piece, Segment, plan
 from pilotfish.curate.formats.plain_text import parse_document, parse_lines
 from pilotfish.curate.formats.rows import Parsed, Reject
 from pilotfish.curate.formats.tables import TableRows

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 from typing import Any, BinaryIO, cast
 
-from pilotfish.curate.formats.files import MAGIC, UTF16, is_damage, opening
+from pilotfish.curate.formats.opening import is_damage, opening
+from pilotfish.curate.formats.pieces import MAGIC, UTF16
 
 
 def unpacked(handle: BinaryIO, url: str) -> BinaryIO:

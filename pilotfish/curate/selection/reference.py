@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from pilotfish.curate.formats.files import InputFile, find_files, plan
+from pilotfish.curate.formats.files import InputFile, find_files
+from pilotfish.curate.formats.pieces import plan
 from pilotfish.curate.formats.reading import ReadOptions, read_piece
 from pilotfish.curate.step import TEXT
 

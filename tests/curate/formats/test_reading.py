@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotfish.curate.formats.files import find_files, plan
+from pilotfish.curate.formats.files import find_files
 from pilotfish.curate.formats.json_lines import JsonLines, merged
+from pilotfish.curate.formats.pieces import plan
 from pilotfish.curate.formats.reading import ReadOptions, read_piece
 from pilotfish.curate.step import ROW, SOURCE, TEXT
 from pilotfish.errors import ConfigError, InputError
