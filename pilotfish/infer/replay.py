@@ -30,6 +30,7 @@ from pilotfish.infer.families import (
 from pilotfish.infer.operating import Dials, columns_of, operate
 from pilotfish.infer.outcomes import Floats, Outcomes
 from pilotfish.infer.predictors import PREDICTORS
+from pilotfish.infer.predictors.embedded_once import embedded_once
 from pilotfish.models.protocols import Encoder
 
 __all__ = ["Score", "parse_settings", "replay", "route_points", "shares"]
@@ -113,6 +114,7 @@ def replay(
             check_name(name, outcomes, also=(ORACLE,))
     if large and large not in outcomes.models:
         raise UnknownName("large model", large, outcomes.models)
+    encoder = embedded_once(encoder, outcomes.texts)
     parts = []
     for seed in range(seeds):
         learn, test, rows = _split(outcomes, seed, fit)

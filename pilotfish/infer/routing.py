@@ -27,6 +27,7 @@ from pilotfish.infer.policies.files import pack, unpack
 from pilotfish.infer.policies.mixed import Mixed
 from pilotfish.infer.policies.policy import Policy, View, dice
 from pilotfish.infer.policies.weighted import Weighted
+from pilotfish.infer.predictors.embedded_once import embedded_once
 from pilotfish.infer.predictors.predictor import FittedPredictor
 from pilotfish.infer.scoreboard import Interval
 from pilotfish.infer.stored_judges import pack_judge, unpack_judge
@@ -251,7 +252,7 @@ def fit_routing(
         policy,
         learn,
         seed=seed,
-        encoder=encoder,
+        encoder=embedded_once(encoder, learn.texts, choose.texts, check.texts),
         large=large,
         latency=wanted.max_latency is not None,
     )
