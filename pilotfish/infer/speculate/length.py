@@ -27,8 +27,8 @@ CARRIED = 6.0  # outcomes that all earlier answers are worth when one begins: so
 CAUTION = 0.5  # standard errors of an acceptance by which a guess is taken for less likely
 MARGIN = 1.1  # expected speed-up below which nothing is drafted: estimates have errors
 TREE_MARGIN = 1.02  # expected speed-up over the best chain below which no tree is read
-CREDIT = 16.0  # tokens' time that speculation may lose before it won anything
-LOSS = 0.01  # share of all time that it may lose later
+CREDIT = 8.0  # tokens' time that speculation may lose before it won anything
+LOSS = 0.005  # share of all time that it may lose later
 KEEP = (
     0.9995  # of what was won, lost and spent, with each step: old gains must not pay for new losses
 )
